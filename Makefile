@@ -1,0 +1,54 @@
+# The developer's manual: `make help` lists every target.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+# Old clones of the package must not be asked for their version while the new one is being built.
+INSTALLED := $(VENV)/.installed
+RUST_SOURCES := $(shell find rust_ext -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
+
+.PHONY: help build demo test test-rust test-python lint bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install rustc and cargo (1.89 or later)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(INSTALLED): $(VENV)/bin/python pyproject.toml $(RUST_SOURCES)
+	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
+	$(BIN)/maturin develop --release --extras dev --quiet
+	@touch $@
+
+build: $(INSTALLED) ## Make the virtual environment and build the Rust extension (release mode)
+
+demo: build ## Walk the whole road on a simulated hospital; ends with the path of report.html
+	$(BIN)/equipoise demo --out demo --force
+
+test: build lint test-rust test-python ## Run every test: Rust, Python, lint, types
+
+test-rust: build
+	cargo test --release --quiet --package equipoise-core
+
+test-python: build
+	$(BIN)/pytest -q -n $(JOBS)
+
+lint: build ## Formatting, lints, types, and the stubs of the compiled module
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	cargo fmt --check
+	cargo clippy --release --quiet --all-targets -- -D warnings
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest equipoise._core
+
+bench: build ## Measure speed and memory against rivals (results are asserted equal first)
+	$(BIN)/pip install --quiet -e '.[bench]' || true
+	$(BIN)/python benches/extract.py
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target demo .mypy_cache .ruff_cache .pytest_cache .hypothesis python/equipoise/_core*.so

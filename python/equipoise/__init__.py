@@ -1,0 +1,20 @@
+"""Balance EHR training sets with realistic synthetic patients, and see what that bought."""
+
+from equipoise.cohort import Cohort, concat
+from equipoise.errors import DataError, EquipoiseError, LeakageError, UsageError
+from equipoise.records import VisitRecords, read_mimic_iv, read_source
+from equipoise.vocabulary import Vocabulary, VocabularySettings
+
+__all__ = [
+    "Cohort",
+    "DataError",
+    "EquipoiseError",
+    "LeakageError",
+    "UsageError",
+    "VisitRecords",
+    "Vocabulary",
+    "VocabularySettings",
+    "concat",
+    "read_mimic_iv",
+    "read_source",
+]

@@ -1,0 +1,52 @@
+"""Stubs of the compiled module; `make lint` holds them to it with mypy.stubtest."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Ledger = list[tuple[str, int]]
+_Named = tuple[list[str], _Ledger]
+_Offsets = npt.NDArray[np.int64]
+_Numbers = npt.NDArray[np.int32]
+_Floats = npt.NDArray[np.float64]
+_Progress = Callable[[int, int], object]
+
+def read_table(
+    files: Sequence[str | PathLike[str]],
+    columns: Sequence[tuple[str, str]],
+    *,
+    threads: int = 1,
+    block: int = 1048576,
+    progress: _Progress | None = None,
+) -> Any: ...
+def read_codes(
+    files: Sequence[str | PathLike[str]],
+    columns: Sequence[str],
+    visits: npt.NDArray[np.int64],
+    *,
+    threads: int = 1,
+    block: int = 1048576,
+    progress: _Progress | None = None,
+) -> tuple[_Offsets, _Numbers, _Named]: ...
+def read_values(
+    files: Sequence[str | PathLike[str]],
+    columns: Sequence[str],
+    visits: npt.NDArray[np.int64],
+    *,
+    known: npt.NDArray[np.int64] | None = None,
+    threads: int = 1,
+    block: int = 1048576,
+    progress: _Progress | None = None,
+) -> tuple[_Offsets, _Numbers, _Floats, _Named]: ...
+def deciles(
+    labs: _Numbers, values: _Floats, slots: _Numbers, wanted: int, *, threads: int = 1
+) -> _Floats: ...
+def encode(
+    codes: tuple[_Offsets, _Numbers, _Numbers],
+    labs: tuple[_Offsets, _Numbers, _Floats, _Numbers],
+    cuts: _Floats,
+    bin_columns: npt.NDArray[np.int32],
+) -> tuple[_Offsets, _Numbers]: ...

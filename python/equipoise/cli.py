@@ -1,0 +1,442 @@
+"""The command line: the verbs, and the only place that prints or exits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from equipoise import schema, store
+from equipoise.errors import DataError, EquipoiseError, UsageError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+out_console = Console(soft_wrap=True)
+err_console = Console(stderr=True, soft_wrap=True)
+
+METHODS = "original,upsample,downsample,fairplay"
+
+
+class SourceName(StrEnum):
+    """The sources that can be read."""
+
+    mimic_iv = "mimic-iv"
+
+
+class FileFormat(StrEnum):
+    """How tables are written."""
+
+    csv_gz = "csv.gz"
+    csv = "csv"
+    parquet = "parquet"
+
+
+By = Annotated[str, typer.Option("--by", help="Group columns, separated by commas: race,sex")]
+Out = Annotated[Path, typer.Option("--out", help="The folder (or file) to write")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all cores")]
+Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
+Methods = Annotated[str, typer.Option("--methods", help="Methods to compare, with commas between")]
+Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
+Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
+SourceArgument = Annotated[SourceName, typer.Argument(help="What kind of tables they are")]
+TaskOption = Annotated[str, typer.Option("--task", help="What is to be predicted")]
+MORTALITY = "in_hospital_mortality"
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"), seed: Seed = 0, threads: Threads = None, force: Force = False
+) -> None:
+    """Everything on a simulated hospital; ends with the path of report.html."""
+    from equipoise.simulate import simulate
+
+    hospital = out / "hospital"
+    store.check_free(out / "run", force)
+    with _progress() as progress:
+        simulate(
+            hospital,
+            patients=3400,
+            seed=seed,
+            lab_rows_per_patient=100,
+            death_rate=0.15,
+            force=force or hospital.exists(),
+            progress=progress,
+        )
+    _run("mimic-iv", hospital, MORTALITY, out / "run", "race", METHODS, 3, seed, threads, 50, force)
+
+
+@app.command()
+def simulate(
+    patients: Annotated[int, typer.Option("--patients", min=1)],
+    out: Out,
+    seed: Seed = 0,
+    format: Annotated[FileFormat, typer.Option("--format")] = FileFormat.csv_gz,
+    force: Force = False,
+) -> None:
+    """Write a hospital with a known truth in MIMIC-IV's own file layout."""
+    from equipoise.simulate import simulate as run
+
+    with _progress() as progress:
+        path = run(
+            out,
+            patients=patients,
+            seed=seed,
+            file_format=format.value,
+            force=force,
+            progress=progress,
+        )
+    _say(f"a hospital of {patients:,} patients is in {path}")
+
+
+@app.command()
+def extract(
+    source: SourceArgument,
+    root: Root,
+    out: Out,
+    task: TaskOption = MORTALITY,
+    threads: Threads = None,
+    force: Force = False,
+) -> None:
+    """Read a source's tables in one pass into visit records."""
+    store.check_free(out, force)
+    records = _read(source.value, root, task, threads)
+    records.save(out, force=force, inputs=_digests(source.value, root))
+    inspect(out)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Records, a cohort, a model, results or a run")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object")] = False,
+) -> None:
+    """Say what is in a folder."""
+    from equipoise.inspection import inspect as look
+
+    found = look(folder)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        return
+    table = Table(title=escape(f"{found['kind']} in {folder}"), show_header=False)
+    for name, value in _flat(found):
+        table.add_row(escape(name), escape(value))
+    out_console.print(table)
+
+
+@app.command()
+def train(
+    records: Annotated[Path, typer.Argument(help="Records that `extract` wrote")],
+    out: Out,
+    by: By,
+    split: Annotated[str | None, typer.Option("--split", help="Train on this split only")] = None,
+    labs: Labs = 50,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train the generator of patient records."""
+    from equipoise.generator import train_generator
+    from equipoise.records import VisitRecords
+    from equipoise.vocabulary import VocabularySettings
+
+    store.check_free(out, force)
+    chosen = VisitRecords.load(records)
+    if split is not None:
+        chosen = chosen.of_split(split)
+    cohort = chosen.encode(chosen.fit_vocabulary(VocabularySettings(labs=labs)))
+    with _progress() as progress:
+        generator = train_generator(cohort, _names(by), seed=seed, progress=progress)
+    generator.save(out, force=force, seed=seed, inputs=_manifest_digest(records))
+    inspect(out)
+
+
+@app.command()
+def sample(
+    model: Annotated[Path, typer.Argument(help="A model that `train` wrote")],
+    out: Out,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="CSV: label, groups, synthetic")
+    ] = None,
+    balance: Annotated[bool, typer.Option("--balance", help="Fill every cell up")] = False,
+    ratio: Annotated[float, typer.Option("--ratio", help="How far to fill the cells up")] = 1.0,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Draw synthetic patients from a model."""
+    from equipoise.balance.plan import BalancePlan, plan_cells
+    from equipoise.generator import load_generator
+    from equipoise.generator import sample as draw
+
+    if (plan is None) == (not balance):
+        raise UsageError("either --plan PLAN.csv or --balance is wanted")
+    store.check_free(out, force)
+    generator = load_generator(model)
+    if plan is not None:
+        wanted = BalancePlan.from_csv(plan)
+    else:
+        cells = generator.conditions.cells.rename({"subjects": "real"})
+        wanted = plan_cells(cells, generator.by, ratio=ratio)
+    with _progress() as progress:
+        synthetic = draw(generator, wanted, seed=seed, progress=progress)
+    config = {"cells": wanted.cells.to_dicts()}
+    synthetic.save(out, force=force, seed=seed, config=config, inputs=_manifest_digest(model))
+    inspect(out)
+
+
+@app.command()
+def evaluate(
+    records: Annotated[Path, typer.Argument(help="Records that `extract` wrote")],
+    out: Out,
+    by: By,
+    methods: Methods = METHODS,
+    folds: Folds = 5,
+    labs: Labs = 50,
+    seed: Seed = 0,
+    threads: Threads = None,
+    force: Force = False,
+) -> None:
+    """Compare balancing methods in cross-validation."""
+    from equipoise.evaluate.experiment import run_experiment
+    from equipoise.pipeline import methods_named
+    from equipoise.records import VisitRecords
+    from equipoise.vocabulary import VocabularySettings
+
+    store.check_free(out, force)
+    chosen = methods_named(_names(methods))
+    loaded = VisitRecords.load(records)
+    with _progress() as progress:
+        results = run_experiment(
+            loaded,
+            _names(by),
+            chosen,
+            folds=folds,
+            seed=seed,
+            settings=VocabularySettings(labs=labs),
+            threads=threads,
+            progress=progress,
+        )
+    config = {
+        **loaded.config,
+        "by": _names(by),
+        "methods": list(chosen),
+        "folds": folds,
+        "labs": labs,
+    }
+    results.save(out, force=force, config=config, inputs=_manifest_digest(records))
+    _show_summary(results)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Results that `evaluate` wrote")],
+    out: Out = Path("report.html"),
+    force: Force = False,
+) -> None:
+    """Render results as one self-contained HTML file."""
+    from equipoise.pipeline import report as render
+
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already; choose another name or pass --force to replace it")
+    _say(f"the report is in {render(results, out)}")
+
+
+@app.command()
+def run(
+    source: SourceArgument,
+    root: Root,
+    by: By,
+    out: Out,
+    task: TaskOption = MORTALITY,
+    methods: Methods = METHODS,
+    folds: Folds = 5,
+    labs: Labs = 50,
+    seed: Seed = 0,
+    threads: Threads = None,
+    force: Force = False,
+) -> None:
+    """Extract, evaluate, train the final generator, balance, report."""
+    _run(source.value, root, task, out, by, methods, folds, seed, threads, labs, force)
+
+
+def _run(
+    source: str,
+    root: Path,
+    task: str,
+    out: Path,
+    by: str,
+    methods: str,
+    folds: int,
+    seed: int,
+    threads: int | None,
+    labs: int,
+    force: bool,
+) -> None:
+    from equipoise.pipeline import methods_named, run_all
+    from equipoise.vocabulary import VocabularySettings
+
+    store.check_free(out, force)
+    methods_named(_names(methods))
+    records = _read(source, root, task, threads)
+    with _progress() as progress:
+        results = run_all(
+            records,
+            out,
+            by=_names(by),
+            methods=_names(methods),
+            folds=folds,
+            seed=seed,
+            threads=threads,
+            settings=VocabularySettings(labs=labs),
+            inputs=_digests(source, root),
+            force=force,
+            progress=progress,
+        )
+    _show_summary(results)
+    _say(f"report: {out / 'report.html'}")
+
+
+def _read(source: str, root: Path, task: str, threads: int | None) -> Any:
+    from equipoise.records import read_source
+
+    with _progress() as progress:
+        return read_source(_source(source), root, task, threads=threads, progress=progress)
+
+
+def _source(name: str) -> Any:
+    from equipoise.sources import source_named
+
+    return source_named(name)
+
+
+def _digests(source: str, root: Path) -> dict[str, str]:
+    from equipoise.sources.files import all_files
+
+    return store.digest(all_files(_source(source), root))
+
+
+def _manifest_digest(folder: Path) -> dict[str, str]:
+    return store.digest([folder / store.MANIFEST])
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("want at least one name, separated by commas, got none")
+    return names
+
+
+def _show_summary(results: Any) -> None:
+    from equipoise.evaluate.results import summary
+
+    short = summary(results)
+    out_console.print(_table("What balancing bought, mean over folds (sd)", _means(short)))
+
+
+def _means(short: pl.DataFrame) -> pl.DataFrame:
+    """Each value and its sd in one cell; what cannot be estimated is n/e."""
+    values = [name for name in short.columns if f"{name}_sd" in short.columns]
+
+    def cell(value: float | None, sd: float | None) -> str:
+        if value is None or value != value:
+            return "n/e"
+        spread = "" if sd is None or sd != sd else f" ({sd:.3f})"
+        return f"{value:.3f}{spread}"
+
+    cells = {
+        name: [cell(*pair) for pair in zip(short[name], short[f"{name}_sd"], strict=True)]
+        for name in values
+    }
+    return short.select("method", "model").with_columns(
+        **{k: pl.Series(v) for k, v in cells.items()}
+    )
+
+
+def _table(title: str, frame: pl.DataFrame) -> Table:
+    table = Table(title=title)
+    for name in frame.columns:
+        table.add_column(name.replace("_", " "))
+    for row in frame.iter_rows():
+        table.add_row(*(escape(str(value)) for value in row))
+    return table
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _flat(entry, f"{prefix}{name}: ")
+        elif isinstance(entry, list) and entry and isinstance(entry[0], Mapping):
+            for row in entry:
+                yield (
+                    f"{prefix}{name}",
+                    ", ".join(f"{k} {_number(v)}" for k, v in row.items() if v is not None),
+                )
+        else:
+            text = ", ".join(map(_number, entry)) if isinstance(entry, list) else _number(entry)
+            yield f"{prefix}{name}", text
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _say(text: str) -> None:
+    out_console.print(escape(text), highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator[schema.Progress]:
+    """Bars on the terminal, one for each stage; silence where there is no terminal."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+        disable=not err_console.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+    with bars:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(escape(stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+def main() -> None:
+    """Run a verb: exit 0 done, 1 bad data, 2 bad usage."""
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        _complain(error.format_message())
+        status = 2
+    except UsageError as error:
+        _complain(error)
+        status = 2
+    except (EquipoiseError, OSError, MemoryError) as error:
+        _complain(error)
+        status = 1
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("stopped; nothing was left behind")
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(error: BaseException | str) -> None:
+    kind = "" if isinstance(error, DataError | UsageError | str) else f"{type(error).__name__}: "
+    err_console.print(f"[bold red]error:[/] {escape(kind + str(error))}", highlight=False)

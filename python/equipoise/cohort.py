@@ -1,0 +1,254 @@
+"""Cohort: sparse visits with one row per visit and one row per subject.
+
+Real, synthetic and balanced data are all Cohorts. Letters: S subjects, N visits, K stored ones,
+V columns of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+from scipy import sparse
+
+from equipoise import schema, store
+from equipoise.errors import DataError
+from equipoise.ragged import (
+    Columns,
+    Offsets,
+    joined,
+    offsets_of,
+    positions,
+    read_arrays,
+    write_arrays,
+)
+from equipoise.vocabulary import Vocabulary
+
+
+class VisitMatrix(NamedTuple):
+    """What a classifier takes: one row per visit whose label is known."""
+
+    X: sparse.csr_array
+    y: npt.NDArray[np.int8]
+    groups: pl.DataFrame
+    visits: pl.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """S subjects, their N visits, and each visit's sorted, unique column numbers.
+
+    subjects: S rows, `schema.SUBJECTS` and one String column per group.
+    visits: N rows, `schema.VISITS`, ordered by subject and, within it, by time.
+    visit_offsets: (S + 1,) int64, subject s has visits `visit_offsets[s]:visit_offsets[s + 1]`.
+    code_offsets: (N + 1,) int64, the same from visits to `codes`.
+    codes: (K,) int32, each below V, ascending and unique within a visit.
+    """
+
+    subjects: pl.DataFrame
+    visits: pl.DataFrame
+    visit_offsets: Offsets
+    code_offsets: Offsets
+    codes: Columns
+    vocabulary: Vocabulary
+
+    def __post_init__(self) -> None:
+        schema.check_frame(self.subjects, schema.SUBJECTS, "subjects")
+        schema.check_frame(self.visits, schema.VISITS, "visits")
+        for name, offsets, rows, values in (
+            ("visit_offsets", self.visit_offsets, len(self.subjects), len(self.visits)),
+            ("code_offsets", self.code_offsets, len(self.visits), len(self.codes)),
+        ):
+            if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != values:
+                raise DataError(
+                    table="cohort",
+                    column=name,
+                    want=f"{rows + 1} offsets from 0 to {values}",
+                    got=f"{len(offsets)} up to {offsets[-1] if len(offsets) else 'none'}",
+                )
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cohort({len(self.subjects)} subjects, {len(self.visits)} visits, "
+            f"{len(self.codes)} ones, {len(self.vocabulary)} columns)"
+        )
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of the group columns."""
+        return [name for name in self.subjects.columns if name not in schema.SUBJECTS]
+
+    def check_groups(self, by: Sequence[str]) -> list[str]:
+        """`by` as a list; raises `DataError` naming the first that is no group column."""
+        return check_groups(self.subjects, by)
+
+    def take(self, subjects: npt.NDArray[np.integer]) -> Cohort:
+        """The subjects at these places, in this order; a place may be named more than once."""
+        subjects = np.asarray(subjects, np.int64)
+        visit_offsets, visits = positions(self.visit_offsets, subjects)
+        code_offsets, codes = positions(self.code_offsets, visits)
+        return replace(
+            self,
+            subjects=self.subjects[subjects],
+            visits=self.visits[visits],
+            visit_offsets=visit_offsets,
+            code_offsets=code_offsets,
+            codes=self.codes[codes],
+        )
+
+    def filter(self, keep: npt.NDArray[np.bool_] | pl.Series) -> Cohort:
+        """The subjects where `keep` (S booleans) is true."""
+        return self.take(np.flatnonzero(np.asarray(keep)))
+
+    def split_named(self, *names: str) -> Cohort:
+        """The subjects whose split is one of `names` (see `schema.TRAIN` and its neighbours)."""
+        return self.filter(self.subjects[schema.SPLIT].is_in(names).fill_null(False))
+
+    def subject_of_visit(self) -> npt.NDArray[np.int64]:
+        """(N,) the place in `subjects` of each visit's subject."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.visit_offsets))
+
+    def matrix(self) -> sparse.csr_array:
+        """All visits as a CSR multi-hot matrix (N, V) of float32 ones; shares `codes`."""
+        ones = np.ones(len(self.codes), np.float32)
+        shape = (len(self.visits), len(self.vocabulary))
+        return sparse.csr_array((ones, self.codes, self.code_offsets), shape=shape)
+
+    def to_sklearn(self) -> VisitMatrix:
+        """X (rows, V), y, groups and ids of every visit whose label is known, in visit order."""
+        owner = self.subject_of_visit()
+        known = np.flatnonzero(self.visits[schema.LABEL].is_not_null().to_numpy())
+        subjects = self.subjects[owner[known]]
+        visits = self.visits[known].with_columns(
+            subjects[schema.SUBJECT_ID], subjects[schema.SYNTHETIC]
+        )
+        y = visits[schema.LABEL].cast(pl.Int8).to_numpy()
+        return VisitMatrix(self.matrix()[known], y, subjects.select(self.groups), visits)
+
+    def save(self, out: Path | str, **manifest: Any) -> Path:
+        """Write the cohort as a folder of Arrow files; `manifest` goes to `store.writing`."""
+        with store.writing(out, "cohort", **manifest) as folder:
+            self.vocabulary.write(folder)
+            self.subjects.write_ipc(folder / "subjects.arrow")
+            self.visits.write_ipc(folder / "visits.arrow")
+            lists = pa.LargeListArray.from_arrays(self.code_offsets, pa.array(self.codes))
+            lists = pa.LargeListArray.from_arrays(self.visit_offsets, lists)
+            write_arrays(folder / "codes.arrow", {"codes": lists})
+        return Path(out)
+
+    @staticmethod
+    def load(folder: Path | str) -> Cohort:
+        """Open a saved cohort; the codes stay on disk, memory-mapped."""
+        folder = Path(folder)
+        store.read_manifest(folder, "cohort")
+        codes = read_arrays(folder / "codes.arrow")["codes"]
+        return Cohort(
+            subjects=store.read_frame(folder / "subjects.arrow"),
+            visits=store.read_frame(folder / "visits.arrow"),
+            visit_offsets=codes.offsets.to_numpy(),
+            code_offsets=codes.values.offsets.to_numpy(),
+            codes=codes.values.values.to_numpy(),
+            vocabulary=Vocabulary.read(folder),
+        )
+
+
+def concat(cohorts: Sequence[Cohort]) -> Cohort:
+    """One cohort after the other; all must have the same vocabulary.
+
+    Group columns that a cohort lacks are null there. Raises `DataError` for another vocabulary.
+    """
+    if not cohorts:
+        raise DataError("concat wants at least one cohort, got none")
+    first = cohorts[0]
+    for other in cohorts[1:]:
+        if not first.vocabulary.equals(other.vocabulary):
+            raise DataError(
+                table="cohorts",
+                want="one vocabulary for all",
+                got=f"two, of {len(first.vocabulary)} and {len(other.vocabulary)} columns",
+                hint="Encode all of them with the same Vocabulary",
+            )
+    return Cohort(
+        subjects=pl.concat([cohort.subjects for cohort in cohorts], how="diagonal"),
+        visits=pl.concat([cohort.visits for cohort in cohorts], how="diagonal"),
+        visit_offsets=joined([cohort.visit_offsets for cohort in cohorts]),
+        code_offsets=joined([cohort.code_offsets for cohort in cohorts]),
+        codes=np.concatenate([cohort.codes for cohort in cohorts]),
+        vocabulary=first.vocabulary,
+    )
+
+
+def check_groups(subjects: pl.DataFrame, by: Sequence[str]) -> list[str]:
+    """`by` as a list; raises `DataError` naming the first that is no group column."""
+    names = [name for name in subjects.columns if name not in schema.SUBJECTS]
+    for name in by:
+        if name not in names:
+            raise DataError(
+                table="subjects",
+                column=name,
+                want="a group column, one of " + (", ".join(names) or "(there is none)"),
+                got="no such column",
+            )
+    return list(by)
+
+
+def last_visit_labels(visit_offsets: Offsets, labels: pl.Series) -> pl.Series:
+    """Visit labels (N) from subject labels (S): the label on the last visit, false before it.
+
+    An unknown subject label leaves the last visit unknown.
+    """
+    lengths = np.diff(visit_offsets)
+    last = np.zeros(visit_offsets[-1], bool)
+    last[visit_offsets[1:][lengths > 0] - 1] = True
+    owner = np.repeat(np.arange(len(labels)), lengths)
+    spread = labels.gather(owner)
+    frame = pl.DataFrame({"label": spread, "last": last})
+    return frame.select(
+        pl.when("last").then("label").otherwise(pl.lit(value=False)).alias(schema.LABEL)
+    ).to_series()
+
+
+def cohort_from_lists(
+    records: Sequence[Sequence[Sequence[int]]], subjects: pl.DataFrame, vocabulary: Vocabulary
+) -> Cohort:
+    """A cohort from nested lists (subjects -> visits -> columns), for small data and tests.
+
+    `subjects` needs only the label and group columns; ids are 0..S-1, visit labels follow
+    `last_visit_labels`.
+    """
+    visits = [sorted(set(visit)) for record in records for visit in record]
+    visit_offsets = offsets_of(np.array([len(record) for record in records], np.int64))
+    filled = subjects.with_columns(
+        subjects[name] if name in subjects.columns else pl.lit(value, dtype).alias(name)
+        for name, dtype, value in (
+            (schema.LABEL, pl.Boolean, None),
+            (schema.SPLIT, pl.String, schema.TRAIN),
+            (schema.SYNTHETIC, pl.Boolean, False),
+        )
+    )
+    if schema.SUBJECT_ID not in filled.columns:
+        filled = filled.with_columns(
+            pl.Series(schema.SUBJECT_ID, np.arange(len(filled), dtype=np.int64))
+        )
+    return Cohort(
+        subjects=filled,
+        visits=pl.DataFrame(
+            {
+                schema.VISIT_ID: np.arange(len(visits), dtype=np.int64),
+                schema.LABEL: last_visit_labels(visit_offsets, filled[schema.LABEL]),
+            }
+        ),
+        visit_offsets=visit_offsets,
+        code_offsets=offsets_of(np.array([len(visit) for visit in visits], np.int64)),
+        codes=np.array([code for visit in visits for code in visit], np.int32),
+        vocabulary=vocabulary,
+    )

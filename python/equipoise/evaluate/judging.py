@@ -1,0 +1,127 @@
+"""From predictions to tables: every metric in every group, and every number over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from equipoise import schema
+from equipoise.evaluate.counts import CROSS, EMPTY, UNDEFINED, Floats, count, crossed
+from equipoise.evaluate.fairness import FAIRNESS
+from equipoise.evaluate.group_metrics import METRICS, measured, metrics_by_group
+
+OVERALL: Final = "overall"
+#: Where the predictions of one fold, method and model are cut.
+HALF: Final = "0.5"
+TUNED: Final = "tuned"
+
+OVER_GROUPS: Final[Mapping[str, type[pl.DataType]]] = {
+    "threshold": pl.String,
+    "by": pl.String,
+    "metric": pl.String,
+    "value": pl.Float64,
+    "status": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to divide the subjects: by a column, or by several crossed ("sex × race").
+
+    groups: all names that occur in the whole data, sorted, so that every fold lists the same.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def of(self, frame: pl.DataFrame) -> pl.Series:
+        """Each row's group; null where any of the columns is."""
+        if not self.columns:
+            return pl.repeat(OVERALL, len(frame), dtype=pl.String, eager=True)
+        return crossed(frame.select(self.columns))
+
+    def sizes(self, subjects: pl.DataFrame) -> Floats:
+        """(G,) how many of these subjects each group has."""
+        groups = self.of(subjects)
+        return np.array([(groups == name).sum() for name in self.groups], np.float64)
+
+
+def groupings_of(subjects: pl.DataFrame, by: Sequence[str]) -> list[Grouping]:
+    """Overall, by each column, and by all columns crossed where there are several."""
+    columns = [(), *((name,) for name in by)] + ([tuple(by)] if len(by) > 1 else [])
+    groupings = []
+    for chosen in columns:
+        name = CROSS.join(chosen) or OVERALL
+        groups = Grouping(name, chosen, ()).of(subjects).drop_nulls().unique().sort()
+        groupings.append(Grouping(name, chosen, tuple(groups)))
+    return groupings
+
+
+def judge_groups(predictions: pl.DataFrame, groupings: Sequence[Grouping]) -> pl.DataFrame:
+    """All metrics of one fold, method and model: threshold, by, and the columns of `METRICS`.
+
+    The metrics of scores need no threshold; they are repeated under each. Where there is no tuned
+    threshold (or no score), what needs it is NaN and "undefined".
+    """
+    truth, score = predictions[schema.LABEL].to_numpy(), predictions["score"].to_numpy()
+    parts = []
+    for grouping in groupings:
+        features = grouping.of(predictions)
+        ranking = metrics_by_group(
+            truth, None, sensitive_features=features, y_score=score, groups=grouping.groups
+        )
+        for threshold in (HALF, TUNED):
+            predicted, known = predict(predictions, threshold)
+            rates = metrics_by_group(
+                truth, predicted, sensitive_features=features, groups=grouping.groups
+            )
+            if not known:
+                rates = _unknown(rates)
+            cut, by = pl.lit(threshold).alias("threshold"), pl.lit(grouping.name).alias("by")
+            parts.append(pl.concat([rates, ranking]).select(cut, by, *METRICS))
+    return pl.concat(parts)
+
+
+def judge_fairness(
+    predictions: pl.DataFrame, groupings: Sequence[Grouping], sizes: Mapping[str, Floats]
+) -> pl.DataFrame:
+    """All of `FAIRNESS` of one fold, method and model: a frame of `OVER_GROUPS`.
+
+    sizes: for each grouping's name the (G,) subjects of the fold's original training part.
+    """
+    truth = predictions[schema.LABEL].to_numpy()
+    rows: list[tuple[str, str, str, float, str]] = []
+    for grouping in groupings:
+        if not grouping.columns:
+            continue
+        features = grouping.of(predictions)
+        for threshold in (HALF, TUNED):
+            predicted, known = predict(predictions, threshold)
+            counts = count(truth, predicted, sensitive_features=features, groups=grouping.groups)
+            for metric, over_groups in FAIRNESS.items():
+                value, status = measured(over_groups(counts, sizes[grouping.name]), counts)
+                if not known:
+                    value, status = np.nan, EMPTY if status == EMPTY else UNDEFINED
+                rows.append((threshold, grouping.name, metric, value, status))
+    return pl.DataFrame(rows, schema=dict(OVER_GROUPS), orient="row")
+
+
+def predict(predictions: pl.DataFrame, threshold: str) -> tuple[npt.NDArray[np.bool_], bool]:
+    """(n,) whether each row is predicted positive, and whether that can be known at all."""
+    cut = 0.5 if threshold == HALF else predictions["tuned_threshold"].to_numpy()
+    score = predictions["score"].to_numpy()
+    return score >= cut, bool(np.isfinite(score).all() and np.isfinite(cut).all())
+
+
+def _unknown(rates: pl.DataFrame) -> pl.DataFrame:
+    empty = pl.col("status") == EMPTY
+    return rates.with_columns(
+        pl.lit(np.nan).alias("value"),
+        pl.when(empty).then(pl.lit(EMPTY)).otherwise(pl.lit(UNDEFINED)).alias("status"),
+    )

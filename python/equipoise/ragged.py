@@ -1,0 +1,55 @@
+"""Ragged arrays: `offsets` (rows + 1, int64) into flat `values`, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from equipoise.errors import DataError
+
+Offsets = npt.NDArray[np.int64]
+Columns = npt.NDArray[np.int32]
+
+
+def offsets_of(lengths: npt.NDArray[np.integer]) -> Offsets:
+    """Offsets (rows + 1) of rows with these lengths."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def positions(offsets: Offsets, rows: npt.NDArray[np.integer]) -> tuple[Offsets, Offsets]:
+    """The (new offsets, places in the flat values) of `rows`, in that order; rows may repeat."""
+    lengths = (offsets[1:] - offsets[:-1])[rows]
+    taken = offsets_of(lengths)
+    shift = np.repeat(offsets[:-1][rows] - taken[:-1], lengths)
+    return taken, np.arange(taken[-1], dtype=np.int64) + shift
+
+
+def joined(parts: list[Offsets]) -> Offsets:
+    """Offsets of the rows of all parts, one after the other."""
+    return offsets_of(np.concatenate([np.diff(part) for part in parts]))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, pa.Array]) -> None:
+    """Write Arrow arrays of any lengths as one single-row struct each, uncompressed for mapping."""
+    rows = {
+        name: pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)
+        for name, array in arrays.items()
+    }
+    batch = pa.record_batch(rows)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read_arrays(path: Path) -> dict[str, pa.Array]:
+    """Memory-map what `write_arrays` wrote."""
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(table=str(path), want="an Arrow file", got=str(error)) from None
+    return {name: batch.column(name).values for name in batch.schema.names}

@@ -1,0 +1,1 @@
+"""The report: results in, one HTML file out. The only room that renders."""

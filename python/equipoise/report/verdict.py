@@ -1,0 +1,136 @@
+"""The verdict in words, read off the gains and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from equipoise.report.summary import Gain, Outline
+from equipoise.report.words import OVERALL, number, plain, reason_text, signed
+
+Gains = Mapping[tuple[str, ...], Gain]
+
+_TOLD = {
+    "above": "above zero",
+    "below": "below zero",
+    "zero": "which cannot be told from zero",
+    "": "without an interval, so it cannot be judged",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, and one sentence per model and about the groups."""
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def judge(gains: Gains, outline: Outline) -> Verdict:
+    """Say what the method in focus changed in F1, and how much of that a threshold would give."""
+    if outline.focus is None:
+        return Verdict(
+            "Nothing was compared: only the original data were used for training.",
+            ("Run at least one balancing method to see what balancing buys.",),
+        )
+    added = "synthetic patients" if outline.generates else f"{plain(outline.focus)} data"
+    parts = {model: _part(gains, outline, model, "information") for model in outline.models}
+    sentences = [_model_sentence(gains, outline, model, added) for model in outline.models]
+    groups = _group_sentence(gains, outline)
+    return Verdict(_headline(parts, added), (*sentences, *groups))
+
+
+def interval_text(gain: Gain) -> str:
+    """A gain with its interval, with as many digits as it takes to tell a bound from zero."""
+    if gain.value is None:
+        return f"not estimable ({reason_text(gain.reason or 'undefined')})"
+    ends = [end for end in (gain.low, gain.high) if end is not None]
+    digits = 3 if any(0 < abs(end) < 0.005 for end in ends) else 2
+    text = signed(gain.value, digits)
+    if len(ends) < 2:
+        return text
+    return f"{text} [{number(gain.low, digits)}, {number(gain.high, digits)}]"
+
+
+def _part(gains: Gains, outline: Outline, model: str, part: str) -> Gain:
+    return gains.get((model, outline.focus or "", OVERALL, OVERALL, "f1", part), Gain())
+
+
+def _headline(parts: Mapping[str, Gain], added: str) -> str:
+    told = {model: gain.told if gain.value is not None else "none" for model, gain in parts.items()}
+    kinds = set(told.values())
+    what = f"What {added} added to F1 beyond a tuned threshold"
+    if kinds <= {"none"}:
+        return f"{what} is not estimable from this run."
+    subject = _first_upper(added)
+    whole = {
+        "above": f"{subject} raised F1 beyond what a tuned threshold gives.",
+        "below": f"{subject} lowered F1 below what a tuned threshold gives.",
+        "zero": f"{what} cannot be told from zero.",
+        "": f"{what} cannot be judged: no interval was computed.",
+    }
+    if len(kinds) == 1:
+        return whole[kinds.pop()]
+    words = {
+        "above": "is above zero",
+        "below": "is below zero",
+        "zero": "cannot be told from zero",
+        "": "has no interval",
+        "none": "is not estimable",
+    }
+    clauses = [
+        f"{words[kind]} with {_join(plain(model) for model in told if told[model] == kind)}"
+        for kind in words
+        if kind in kinds
+    ]
+    return f"{what} depends on the model: it {_join(clauses)}."
+
+
+def _model_sentence(gains: Gains, outline: Outline, model: str, added: str) -> str:
+    total = _part(gains, outline, model, "total")
+    threshold = _part(gains, outline, model, "threshold")
+    information = _part(gains, outline, model, "information")
+    verb = {"above": "raised", "below": "lowered"}.get(total.told, "changed")
+    change = interval_text(total)
+    told = f", {_TOLD['zero']}" if total.told == "zero" else ""
+    first = (
+        f"With {plain(model)}, balancing with {plain(outline.focus or '')} {verb} F1 at the 0.5 "
+        f"threshold by {change}{told}; tuning the threshold of the original model alone changes "
+        f"it by {interval_text(threshold)}."
+        if total.value is not None
+        else f"With {plain(model)}, the change of F1 at the 0.5 threshold is {change}."
+    )
+    if information.value is None:
+        return f"{first} What {added} added is {interval_text(information)}."
+    return f"{first} What {added} added is {interval_text(information)}, {_TOLD[information.told]}."
+
+
+def _group_sentence(gains: Gains, outline: Outline) -> tuple[str, ...]:
+    sections = [by for by in outline.sections if by.count("×") == 0] or list(outline.sections)
+    told: list[str] = []
+    silent = 0
+    for model in outline.models:
+        for by in sections:
+            for group in outline.groups[by]:
+                key = (model, outline.focus or "", by, group, "f1", "information")
+                gain = gains.get(key, Gain())
+                told += [gain.told] if gain.told else []
+                silent += not gain.told
+    if not told and not silent:
+        return ()
+    if not told:
+        return ("For no single group could this be estimated.",)
+    words = {"above": "is above zero", "below": "is below zero", "zero": _TOLD["zero"][6:]}
+    counts = [f"{text} in {told.count(kind)}" for kind, text in words.items() if kind in told]
+    text = f"By group and model, the same part {_join(counts)} of {len(told)} comparisons"
+    more = f"; {silent} more are not estimable" if silent else ""
+    return (f"{text}{more}. About one interval in twenty misses its target by chance alone.",)
+
+
+def _join(words: Iterable[str]) -> str:
+    items = list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,144 @@
+"""MIMIC-IV 2.x and 3.x, module `hosp`.
+
+What is odd: `hadm_id` is empty in about 43 % of the lab events; `icd_code` has no decimal point;
+some subjects have two values of `race`; some admissions end before they begin.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from equipoise import schema
+from equipoise.sources.declaration import (
+    CodeEvents,
+    Dictionary,
+    Reader,
+    Source,
+    Stays,
+    ValueEvents,
+)
+from equipoise.tasks import OTHER_RACE, age_band, race_group
+
+
+def read_stays(read: Reader) -> Stays:
+    """Patients and admissions: one visit per admission, groups by the first admission."""
+    patients = read(
+        "patients",
+        {
+            "subject_id": "id",
+            "gender": "text",
+            "anchor_age": "integer",
+            "anchor_year": "integer",
+            "dod": "time",
+        },
+    )
+    admissions = read(
+        "admissions",
+        {
+            "subject_id": "id",
+            "hadm_id": "id",
+            "admittime": "time",
+            "dischtime": "time",
+            "insurance": "text",
+            "race": "text",
+            "hospital_expire_flag": "integer",
+        },
+    ).rename({"hadm_id": schema.VISIT_ID, "admittime": "start", "dischtime": "end"})
+    fate = (
+        pl.when(pl.col("start").is_null())
+        .then(pl.lit("no admission time"))
+        .when(pl.col("end") < pl.col("start"))
+        .then(pl.lit("discharge before admission"))
+        .when(~pl.col(schema.SUBJECT_ID).is_in(patients[schema.SUBJECT_ID].implode()))
+        .then(pl.lit("unknown subject"))
+        .when(pl.col(schema.VISIT_ID).cum_count().over(schema.VISIT_ID) > 1)
+        .then(pl.lit("visit id twice"))
+        .otherwise(pl.lit(schema.USED))
+    )
+    judged = admissions.with_columns(fate.alias("outcome"))
+    visits = (
+        judged.filter(pl.col("outcome") == schema.USED)
+        .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
+        .join(patients.unique(schema.SUBJECT_ID, keep="first"), on=schema.SUBJECT_ID, how="left")
+        .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
+        .select(
+            schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod",
+            "gender", "anchor_age", "anchor_year", "insurance", "race",
+        )
+    )  # fmt: skip
+    subjects, oddities = _groups(visits)
+    seen = pl.col(schema.SUBJECT_ID).is_in(visits[schema.SUBJECT_ID].unique().implode())
+    patients = patients.with_columns(
+        pl.when(pl.col(schema.SUBJECT_ID).cum_count().over(schema.SUBJECT_ID) > 1)
+        .then(pl.lit("subject id twice"))
+        .when(seen)
+        .then(pl.lit(schema.USED))
+        .otherwise(pl.lit("no admission used"))
+        .alias("outcome")
+    )
+    ledger = pl.concat([_ledger("patients", patients), _ledger("admissions", judged)])
+    kept = visits.drop("gender", "anchor_age", "anchor_year", "insurance", "race")
+    return Stays(kept, subjects, ledger, oddities)
+
+
+def _groups(visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Each subject's groups at the first admission, and how many have another value later."""
+    first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
+    age = pl.col("anchor_age") + pl.col("start").dt.year() - pl.col("anchor_year")
+    race, unknown = race_group(first["race"])
+    subjects = first.select(
+        schema.SUBJECT_ID,
+        sex=pl.col("gender").fill_null("Unknown"),
+        race=race,
+        age_band=age_band(age),
+        insurance=pl.col("insurance").fill_null("Unknown"),
+    )
+    distinct = visits.group_by(schema.SUBJECT_ID).agg(
+        pl.col("race").drop_nulls().n_unique(), pl.col("insurance").drop_nulls().n_unique()
+    )
+    oddities = {
+        "subjects with two values of race (the first admission's is used)": int(
+            (distinct["race"] > 1).sum()
+        ),
+        "subjects with two values of insurance (the first admission's is used)": int(
+            (distinct["insurance"] > 1).sum()
+        ),
+        f"subjects whose race is not in the table of races ({OTHER_RACE})": unknown,
+    }
+    return subjects, oddities
+
+
+def _ledger(table: str, judged: pl.DataFrame) -> pl.DataFrame:
+    counts = judged.group_by("outcome").agg(pl.len().cast(pl.Int64).alias("rows")).sort("outcome")
+    return counts.select(pl.lit(table).alias("table"), "outcome", "rows")
+
+
+MIMIC_IV: Final = Source(
+    name="mimic-iv",
+    folders=("hosp", "."),
+    stay_tables=("patients", "admissions"),
+    read_stays=read_stays,
+    codes=(
+        CodeEvents(
+            table="diagnoses_icd",
+            kind="diagnosis",
+            visit="hadm_id",
+            code="icd_code",
+            system="icd_version",
+            systems={"9": "ICD9", "10": "ICD10"},
+            dictionary=Dictionary("d_icd_diagnoses", ("icd_code", "icd_version"), ("long_title",)),
+        ),
+    ),
+    values=(
+        ValueEvents(
+            table="labevents",
+            visit="hadm_id",
+            lab=("itemid",),
+            value="valuenum",
+            integer_labs=True,
+            dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
+        ),
+    ),
+)

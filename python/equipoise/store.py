@@ -1,0 +1,149 @@
+"""Folders that are either finished or absent.
+
+A folder is written beside its final place and renamed into it in one step, so that whatever is
+found under the final name is whole. `manifest.json` says what made it; it holds no time of day, so
+that the same input and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from equipoise.errors import DataError, UsageError
+
+MANIFEST: Final = "manifest.json"
+
+
+@contextmanager
+def writing(
+    out: Path | str,
+    kind: str,
+    *,
+    force: bool = False,
+    seed: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Iterator[Path]:
+    """Yield an empty folder to write into; on leaving, add the manifest and move it to `out`.
+
+    Nothing is left behind when the body raises. Raises `UsageError` if `out` exists, unless
+    `force`. `inputs` maps each input's name to its digest (see `digest`).
+    """
+    out = Path(out)
+    check_free(out, force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.unfinished"
+    draft.mkdir()
+    try:
+        yield draft
+        manifest = {
+            "kind": kind,
+            "equipoise": version("equipoise"),
+            "seed": seed,
+            "config": dict(config or {}),
+            "inputs": dict(inputs or {}),
+        }
+        write_json(draft / MANIFEST, manifest)
+        _replace(draft, out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def check_free(out: Path | str, force: bool) -> None:
+    """Raise `UsageError` if `out` already exists and may not be replaced."""
+    out = Path(out)
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already; choose another name or pass --force to replace it")
+    if force and out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise UsageError(f"{out} was not written by equipoise, so --force will not remove it")
+
+
+def read_manifest(folder: Path | str, kind: str | None = None) -> dict[str, Any]:
+    """The manifest of a finished folder; raises `DataError` if there is none or of another kind."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        got = "a folder without one" if folder.is_dir() else "nothing there"
+        raise DataError(table=str(folder), want=f"a finished folder with {MANIFEST}", got=got)
+    manifest = read_json(path)
+    if "kind" not in manifest:
+        raise DataError(table=str(path), want="a manifest of equipoise", got="other JSON")
+    if kind is not None and manifest["kind"] != kind:
+        raise DataError(
+            table=str(folder), want=f"a folder of kind {kind}", got=str(manifest["kind"])
+        )
+    return manifest
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys (the same value gives the same bytes)."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a finished folder; raises `DataError` if it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, "JSON", error) from None
+    if not isinstance(value, dict):
+        raise DataError(table=str(path), want="a JSON object", got=type(value).__name__)
+    return value
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """A frame of a finished folder; raises `DataError` if it is missing or damaged."""
+    try:
+        return pl.read_ipc(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _damaged(path, "an Arrow file", error) from None
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """A NumPy array of a finished folder (never a pickle); raises `DataError` if it is damaged."""
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, "a NumPy array", error) from None
+    return array
+
+
+def _damaged(path: Path, want: str, error: Exception) -> DataError:
+    return DataError(table=str(path), want=want, got=str(error).splitlines()[0])
+
+
+def digest(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of every file, by file name, for the manifest."""
+    digests = {}
+    for path in paths:
+        with path.open("rb") as file:
+            digests[path.name] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _replace(draft: Path, out: Path) -> None:
+    for file in (path for path in draft.rglob("*") if path.is_file()):
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+    if not out.exists():
+        draft.rename(out)
+        return
+    old = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.replaced"
+    out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()

@@ -1,0 +1,12 @@
+//! Hospital event tables to ragged visits, and ragged visits to sparse ones.
+//!
+//! This crate knows no Python. Whatever it returns is the same for any number of threads.
+
+pub mod deciles;
+pub mod encode;
+mod error;
+pub mod keys;
+pub mod read;
+pub mod records;
+
+pub use error::{Error, Report, Result};

@@ -1,0 +1,104 @@
+//! Arrow batches as sinks see them: whole columns, brought to the wanted type loudly.
+
+use super::number::parse_id;
+use crate::error::{Error, Result};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, ArrayRef, Int64Array};
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::DataType;
+use std::sync::Arc;
+
+/// A batch of Arrow columns and where it stands in its table.
+pub struct Batch<'a> {
+    /// Name of the file or stream.
+    pub table: &'a str,
+    /// Names of the columns.
+    pub names: &'a [String],
+    /// The columns, all of one length.
+    pub columns: &'a [ArrayRef],
+    /// Number of the first row, counted as in text: the first row of a table is 2.
+    pub first_row: u64,
+}
+
+impl Batch<'_> {
+    /// Column `place` as another type; a value that does not fit is an error.
+    ///
+    /// # Errors
+    /// [`Error::Type`].
+    pub fn cast(&self, place: usize, to: &DataType, want: &'static str) -> Result<ArrayRef> {
+        let array = &self.columns[place];
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        cast_with_options(array, to, &options).map_err(|_| Error::Type {
+            table: self.table.to_owned(),
+            column: self.names[place].clone(),
+            want,
+            got: array.data_type().to_string(),
+        })
+    }
+
+    /// Column `place` as whole numbers, from integers, whole floats (NaN is null) or text.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for the first cell that is none, [`Error::Type`] for another type.
+    pub fn ids(&self, place: usize) -> Result<ArrayRef> {
+        let array = &self.columns[place];
+        let want = "a whole number";
+        if is_text(array.data_type()) {
+            let texts = self.cast(place, &DataType::LargeUtf8, "text")?;
+            let ids = texts.as_string::<i64>().iter().enumerate().map(|(row, text)| {
+                match text.map_or("", str::trim) {
+                    "" => Ok(None),
+                    text => parse_id(text.as_bytes())
+                        .map(Some)
+                        .ok_or_else(|| self.wrong(place, row, want, text)),
+                }
+            });
+            return Ok(Arc::new(ids.collect::<Result<Int64Array>>()?));
+        }
+        if array.data_type().is_floating() {
+            let floats = self.cast(place, &DataType::Float64, want)?;
+            let ids =
+                floats.as_primitive::<Float64Type>().iter().enumerate().map(|(row, value)| {
+                    match value.filter(|value| !value.is_nan()) {
+                        None => Ok(None),
+                        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => {
+                            Ok(Some(value as i64))
+                        }
+                        Some(value) => Err(self.wrong(place, row, want, &value.to_string())),
+                    }
+                });
+            return Ok(Arc::new(ids.collect::<Result<Int64Array>>()?));
+        }
+        self.cast(place, &DataType::Int64, want)
+    }
+
+    /// The error that cell `row` of column `place` is not `want`.
+    #[must_use]
+    pub fn wrong(&self, place: usize, row: usize, want: &'static str, got: &str) -> Error {
+        let number = self.first_row + row as u64;
+        Error::value(self.table, &self.names[place], number, want, got.as_bytes())
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.columns.first().map_or(0, |column| column.len())
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Whether cells of this type are text that has to be parsed.
+#[must_use]
+pub fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
+}

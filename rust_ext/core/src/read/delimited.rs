@@ -1,0 +1,399 @@
+//! Delimited text (RFC 4180): where fields and rows end, found 64 bytes at a time.
+//!
+//! A quote opens a field only at its start; anywhere else it is a character like any other, so that a
+//! stray one (`5" tube`) cannot swallow the rows behind it.
+
+use crate::error::{Error, Result};
+use memchr::memchr;
+use std::borrow::Cow;
+use wide::u8x16;
+
+/// A longer row is refused: real ones have some hundred bytes, and an open quote eats the file.
+pub const LONGEST_ROW: usize = 16 << 20;
+
+const BLOCK: usize = 64;
+
+/// Where every field and row of a stretch of text ends.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// Position of every comma and newline outside quotes.
+    fields: Vec<u32>,
+    /// Position of every newline outside quotes.
+    rows: Vec<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    FieldStart,
+    Plain,
+    Quoted,
+    /// A quote inside a quoted field: its end, or the first of a doubled pair.
+    QuoteInQuoted,
+}
+
+impl Marks {
+    /// Finds the marks of `text`, which begins at the start of a row, and returns how many of its
+    /// bytes are whole rows.
+    pub fn find(&mut self, text: &[u8]) -> usize {
+        self.clear();
+        let mut state = State::FieldStart;
+        let (blocks, tail) = text.as_chunks::<BLOCK>();
+        for (number, block) in blocks.iter().enumerate() {
+            state = self.find_in_block(block, (number * BLOCK) as u32, state);
+        }
+        self.find_slowly(tail, (blocks.len() * BLOCK) as u32, state);
+        self.rows.last().map_or(0, |&end| end as usize + 1)
+    }
+
+    #[inline]
+    fn find_in_block(&mut self, block: &[u8; BLOCK], base: u32, state: State) -> State {
+        let (mut quotes, mut newlines, mut commas) = (0_u64, 0_u64, 0_u64);
+        let (parts, _) = block.as_chunks::<16>();
+        for (place, part) in parts.iter().enumerate() {
+            let part = u8x16::new(*part);
+            let bits = |byte: u8| u64::from(part.simd_eq(u8x16::splat(byte)).to_bitmask() as u16);
+            quotes |= bits(b'"') << (16 * place);
+            newlines |= bits(b'\n') << (16 * place);
+            commas |= bits(b',') << (16 * place);
+        }
+        if quotes != 0 || state == State::QuoteInQuoted {
+            return self.find_slowly(block, base, state);
+        }
+        if state == State::Quoted {
+            return state;
+        }
+        push_bits(&mut self.fields, newlines | commas, base);
+        push_bits(&mut self.rows, newlines, base);
+        if (newlines | commas) >> 63 == 1 { State::FieldStart } else { State::Plain }
+    }
+
+    fn find_slowly(&mut self, text: &[u8], base: u32, mut state: State) -> State {
+        for (&byte, position) in text.iter().zip(base..) {
+            state = match (state, byte) {
+                (State::Quoted, b'"') => State::QuoteInQuoted,
+                (State::Quoted, _) => State::Quoted,
+                (State::QuoteInQuoted, b'"') => State::Quoted,
+                (State::FieldStart, b'"') => State::Quoted,
+                (_, b',') => {
+                    self.fields.push(position);
+                    State::FieldStart
+                }
+                (_, b'\n') => {
+                    self.fields.push(position);
+                    self.rows.push(position);
+                    State::FieldStart
+                }
+                _ => State::Plain,
+            };
+        }
+        state
+    }
+
+    /// Forgets all marks.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.rows.clear();
+    }
+
+    /// Drops the rows that begin at or after `limit`, and returns how many bytes the others have;
+    /// `None` if the last of them is not whole.
+    pub fn keep_rows_before(&mut self, limit: usize) -> Option<usize> {
+        let last = self.rows.partition_point(|&end| (end as usize) < limit - 1);
+        let end = *self.rows.get(last)?;
+        self.rows.truncate(last + 1);
+        self.fields.truncate(self.fields.partition_point(|&field| field <= end));
+        Some(end as usize + 1)
+    }
+
+    /// Number of whole rows, blank ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no whole row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Calls `visit` with every row that is not blank. `first` is the number of the first row.
+    ///
+    /// # Errors
+    /// [`Error::Fields`] for a row of another width than the header's, and whatever `visit` returns.
+    #[inline]
+    pub fn for_each(
+        &self,
+        text: &[u8],
+        layout: &Layout,
+        first: u64,
+        mut visit: impl FnMut(Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (mut start, mut mark) = (0_usize, 0_usize);
+        for (&end, number) in self.rows.iter().zip(first..) {
+            let last = mark + layout.width - 1;
+            if self.fields.get(last) == Some(&end) {
+                let ends = &self.fields[mark..=last];
+                visit(Row { text, ends, start, number, layout })?;
+                mark = last + 1;
+            } else {
+                let fields = self.fields[mark..].partition_point(|&field| field <= end);
+                if !text[start..end as usize].trim_ascii().is_empty() {
+                    let (table, want) = (layout.table.clone(), layout.width);
+                    return Err(Error::Fields { table, row: number, want, got: fields });
+                }
+                mark += fields;
+            }
+            start = end as usize + 1;
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn push_bits(positions: &mut Vec<u32>, mut bits: u64, base: u32) {
+    positions.reserve(BLOCK);
+    while bits != 0 {
+        positions.push(base + bits.trailing_zeros());
+        bits &= bits - 1;
+    }
+}
+
+/// The header of a file, and which of its columns are wanted.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Name of the file, for messages.
+    pub table: String,
+    /// Number of columns in the file.
+    pub width: usize,
+    /// Names of the wanted columns.
+    pub names: Vec<String>,
+    /// Their places in the file.
+    pub places: Vec<usize>,
+}
+
+impl Layout {
+    /// Finds the columns `names` in the header row `header` (without its newline).
+    ///
+    /// # Errors
+    /// [`Error::Column`] naming the first that is missing.
+    pub fn of_header(table: &str, header: &[u8], names: &[String]) -> Result<Self> {
+        let header = header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header);
+        let mut line = header.to_vec();
+        line.push(b'\n');
+        let mut marks = Marks::default();
+        marks.find(&line);
+        let mut start = 0;
+        let columns: Vec<String> = marks
+            .fields
+            .iter()
+            .map(|&end| {
+                let text = unquoted(trim_return(&line[start..end as usize]));
+                start = end as usize + 1;
+                String::from_utf8_lossy(&text).trim().to_owned()
+            })
+            .collect();
+        let places = names
+            .iter()
+            .map(|name| find_column(table, &columns, name))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { table: table.to_owned(), width: columns.len(), names: names.to_vec(), places })
+    }
+}
+
+/// The place of column `name`: the exact spelling first, else in any case (MIMIC-III writes capitals).
+///
+/// # Errors
+/// [`Error::Column`] if there is none.
+pub fn find_column(table: &str, columns: &[String], name: &str) -> Result<usize> {
+    let exact = columns.iter().position(|column| column == name);
+    exact
+        .or_else(|| columns.iter().position(|column| column.eq_ignore_ascii_case(name)))
+        .ok_or_else(|| Error::Column {
+            table: table.to_owned(),
+            column: name.to_owned(),
+            got: columns.to_vec(),
+        })
+}
+
+/// One row; its fields are numbered as the wanted columns are.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    text: &'a [u8],
+    ends: &'a [u32],
+    start: usize,
+    /// Row number, counted from 1 at the header.
+    pub number: u64,
+    /// The file's layout.
+    pub layout: &'a Layout,
+}
+
+impl<'a> Row<'a> {
+    /// The bytes of wanted column `column`, without quotes around them.
+    #[inline]
+    #[must_use]
+    pub fn field(&self, column: usize) -> &'a [u8] {
+        let place = self.layout.places[column];
+        let from = if place == 0 { self.start } else { self.ends[place - 1] as usize + 1 };
+        let mut field = &self.text[from..self.ends[place] as usize];
+        if place + 1 == self.layout.width {
+            field = trim_return(field);
+        }
+        match field {
+            [b'"', inner @ .., b'"'] => inner,
+            _ => field,
+        }
+    }
+
+    /// The same as text, with doubled quotes undone.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it is not UTF-8, or holds a NUL.
+    #[inline]
+    pub fn text(&self, column: usize) -> Result<Cow<'a, str>> {
+        let field = self.field(column);
+        let plain = match memchr(b'"', field) {
+            None => Cow::Borrowed(field),
+            Some(_) => undoubled(field),
+        };
+        let checked = match plain {
+            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).ok(),
+            Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).ok(),
+        };
+        checked.filter(|text| !text.contains('\0')).ok_or_else(|| self.wrong(column, "UTF-8 text"))
+    }
+
+    /// The error that the field of `column` is not `want`.
+    #[cold]
+    #[must_use]
+    pub fn wrong(&self, column: usize, want: &'static str) -> Error {
+        let name = &self.layout.names[column];
+        Error::value(&self.layout.table, name, self.number, want, self.field(column))
+    }
+}
+
+fn trim_return(field: &[u8]) -> &[u8] {
+    field.strip_suffix(b"\r").unwrap_or(field)
+}
+
+fn unquoted(field: &[u8]) -> Cow<'_, [u8]> {
+    match field {
+        [b'"', inner @ .., b'"'] => undoubled(inner),
+        _ => Cow::Borrowed(field),
+    }
+}
+
+fn undoubled(field: &[u8]) -> Cow<'_, [u8]> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut after_quote = false;
+    for &byte in field {
+        after_quote = byte == b'"' && !after_quote;
+        if byte != b'"' || after_quote {
+            plain.push(byte);
+        }
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same by a plain state machine over characters.
+    fn oracle(text: &str) -> Vec<Vec<String>> {
+        let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
+        let (mut quoted, mut chars) = (false, text.chars().peekable());
+        let mut start = true;
+        while let Some(c) = chars.next() {
+            match c {
+                '"' if quoted && chars.peek() == Some(&'"') => {
+                    field.push('"');
+                    chars.next();
+                }
+                '"' if quoted => quoted = false,
+                '"' if start => quoted = true,
+                ',' if !quoted => row.push(std::mem::take(&mut field)),
+                '\n' if !quoted => {
+                    row.push(std::mem::take(&mut field));
+                    rows.push(std::mem::take(&mut row));
+                }
+                c => field.push(c),
+            }
+            start = matches!(c, ',' | '\n') && !quoted;
+        }
+        rows
+    }
+
+    fn rows_of(text: &str, width: usize) -> Result<Vec<Vec<String>>> {
+        let names: Vec<String> = (0..width).map(|place| format!("c{place}")).collect();
+        let layout = Layout::of_header("t", names.join(",").as_bytes(), &names)?;
+        let mut marks = Marks::default();
+        marks.find(text.as_bytes());
+        let mut rows = Vec::new();
+        marks.for_each(text.as_bytes(), &layout, 2, |row| {
+            rows.push((0..width).map(|c| row.text(c).map(Cow::into_owned)).collect::<Result<_>>()?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn equals_the_oracle(rows in prop::collection::vec(
+            prop::collection::vec((any::<bool>(), "[a-c,\"\n]{0,40}"), 3), 1..40)) {
+            let mut text = String::new();
+            for row in &rows {
+                let fields: Vec<String> = row.iter().map(|(quote, field)| {
+                    if *quote || field.contains([',', '"', '\n']) || field.is_empty() {
+                        format!("\"{}\"", field.replace('"', "\"\""))
+                    } else {
+                        field.clone()
+                    }
+                }).collect();
+                text.push_str(&fields.join(","));
+                text.push('\n');
+            }
+            let got = rows_of(&text, 3).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            prop_assert_eq!(&got, &oracle(&text));
+            prop_assert_eq!(got.len(), rows.len());
+        }
+    }
+
+    #[test]
+    fn a_stray_quote_is_a_character() {
+        let rows = rows_of("5\" tube,b\nc,\"d\"\n", 2).map_err(|e| e.to_string());
+        assert_eq!(
+            rows,
+            Ok(vec![vec!["5\" tube".into(), "b".into()], vec!["c".into(), "d".into()]])
+        );
+    }
+
+    #[test]
+    fn carriage_returns_and_blank_lines_are_passed_over() {
+        let rows = rows_of("a,b\r\n\r\n\nc,d\r\n", 2).map_err(|e| e.to_string());
+        assert_eq!(rows, Ok(vec![vec!["a".into(), "b".into()], vec!["c".into(), "d".into()]]));
+    }
+
+    #[test]
+    fn a_row_of_another_width_is_named() {
+        for (text, row, got) in [("a,b\nc\n", 3, 1), ("a,b,c\n", 2, 3), ("a,b\n\nc,d,\n", 4, 3)] {
+            match rows_of(text, 2) {
+                Err(Error::Fields { row: at, got: found, want: 2, .. }) => {
+                    assert_eq!((at, found), (row, got));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_found_in_any_order_and_case() {
+        let names = ["b".to_owned(), "A".to_owned()];
+        let layout = Layout::of_header("t", b"\xef\xbb\xbf\"a\",x,b\r", &names);
+        assert_eq!(layout.map(|l| l.places).ok(), Some(vec![2, 0]));
+        let missing = Layout::of_header("t", b"a,b", &["z".to_owned()]);
+        assert!(matches!(missing, Err(Error::Column { column, .. }) if column == "z"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Tables from disk: csv, gzipped csv and Parquet, by named columns, in bounded memory.
+//!
+//! A table is cut into units of work (a gzip file, a stretch of a csv file, a row group), which as
+//! many threads as asked for take in order. Each thread feeds a [`Sink`] of its own; sinks are merged
+//! by whoever asked, so that the result cannot depend on which thread took what.
+
+mod batch;
+pub mod delimited;
+mod gzip;
+pub mod number;
+mod parquet;
+pub mod table;
+mod text;
+
+use crate::error::{Error, Result};
+pub use batch::{Batch, is_text};
+use delimited::Row;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A table: its files (in order) and the columns that are wanted of them.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// The files; all have the wanted columns.
+    pub files: Vec<PathBuf>,
+    /// Names of the wanted columns.
+    pub columns: Vec<String>,
+}
+
+/// Takes the rows of a table.
+pub trait Sink: Send {
+    /// One row of text.
+    ///
+    /// # Errors
+    /// For a row that must stop the reading.
+    fn row(&mut self, row: Row<'_>) -> Result<()>;
+
+    /// A batch of columns, in the order in which they were asked for.
+    ///
+    /// # Errors
+    /// For a batch that must stop the reading.
+    fn batch(&mut self, batch: &Batch<'_>) -> Result<()>;
+}
+
+/// How much work may be done at once, and whom to tell.
+pub struct Run<'a> {
+    /// Number of threads, at least 1.
+    pub threads: usize,
+    /// Bytes of text that are held and read at a time ([`BLOCK`]); no result depends on it.
+    pub block: usize,
+    /// Called now and then from the calling thread with (bytes done, bytes in all); `false` stops.
+    pub progress: &'a mut dyn FnMut(u64, u64) -> bool,
+}
+
+/// The usual [`Run::block`]: small enough for the cache, large enough to be worth a lock.
+pub const BLOCK: usize = 1 << 20;
+
+/// A piece of a table that one thread reads.
+enum Unit {
+    Gzip(PathBuf),
+    Text { file: usize, chunk: u64 },
+    RowGroup { file: PathBuf, group: usize, first_row: u64 },
+}
+
+/// What the threads share.
+struct Shared {
+    units: Vec<Unit>,
+    texts: Vec<text::TextFile>,
+    next: AtomicUsize,
+    stop: AtomicBool,
+    done: AtomicU64,
+    block: usize,
+}
+
+impl Shared {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads the whole of `table` into sinks made by `new`, one for each thread.
+///
+/// # Errors
+/// The error of the earliest row that has one, [`Error::Stopped`] if `run.progress` said so.
+pub fn scan<S: Sink>(
+    table: &Table,
+    run: &mut Run<'_>,
+    new: impl Fn() -> S + Sync,
+) -> Result<Vec<S>> {
+    let block = run.block.max(64);
+    let (units, texts, total) = cut(table, block as u64)?;
+    let threads = run.threads.clamp(1, units.len().max(1));
+    // A lone gzip file keeps a second thread busy with inflating it.
+    let spare = run.threads > threads;
+    let shared = Shared {
+        units,
+        texts,
+        next: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        done: AtomicU64::new(0),
+        block,
+    };
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (shared, new, sender) = (&shared, &new, sender.clone());
+            scope.spawn(move || {
+                let mut sink = new();
+                let outcome = work(shared, table, spare, &mut sink);
+                let _ = sender.send((outcome, sink));
+            });
+        }
+        drop(sender);
+        let (mut sinks, mut failure) = (Vec::with_capacity(threads), None);
+        while sinks.len() < threads {
+            match receiver.recv_timeout(Duration::from_millis(50)) {
+                Ok((outcome, sink)) => {
+                    sinks.push(sink);
+                    failure = earlier(failure, outcome.err());
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let done = shared.done.load(Ordering::Relaxed);
+                    if !(run.progress)(done, total) {
+                        shared.stop.store(true, Ordering::Relaxed);
+                        failure = earlier(failure, Some((0, Error::Stopped)));
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Shape("a reading thread ended unexpectedly".into()));
+                }
+            }
+        }
+        match failure {
+            Some((_, error)) => Err(error),
+            None => Ok(sinks),
+        }
+    })
+}
+
+type Failure = (usize, Error);
+
+fn earlier(a: Option<Failure>, b: Option<Failure>) -> Option<Failure> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Takes units until there are none. A failure carries its unit's number, so that the earliest can
+/// be told from the others: whoever fails stops nobody before it.
+fn work<S: Sink>(
+    shared: &Shared,
+    table: &Table,
+    spare: bool,
+    sink: &mut S,
+) -> std::result::Result<(), Failure> {
+    let mut marks = delimited::Marks::default();
+    loop {
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        let Some(unit) = shared.units.get(number) else { return Ok(()) };
+        if shared.stopped() {
+            return Ok(());
+        }
+        let outcome = match unit {
+            Unit::Gzip(path) => gzip::read(path, &table.columns, shared, spare, &mut marks, sink),
+            Unit::Text { file, chunk } => {
+                shared.texts[*file].read(*chunk, shared, &mut marks, sink)
+            }
+            Unit::RowGroup { file, group, first_row } => {
+                parquet::read(file, &table.columns, *group, *first_row, shared, sink)
+            }
+        };
+        if let Err(error) = outcome {
+            // No further units; those before this one are already taken and will be finished.
+            shared.next.store(usize::MAX / 2, Ordering::Relaxed);
+            return Err((number, error));
+        }
+    }
+}
+
+fn cut(table: &Table, block: u64) -> Result<(Vec<Unit>, Vec<text::TextFile>, u64)> {
+    let (mut units, mut texts, mut total) = (Vec::new(), Vec::new(), 0);
+    for path in &table.files {
+        total += std::fs::metadata(path).map_err(|error| io_error(path, error))?.len();
+        match Format::of(path)? {
+            Format::Gzip => units.push(Unit::Gzip(path.clone())),
+            Format::Parquet => units.extend(parquet::units(path, &table.columns)?),
+            Format::Text => {
+                let file = text::TextFile::open(path, &table.columns, block)?;
+                units.extend(
+                    (0..file.chunks()).map(|chunk| Unit::Text { file: texts.len(), chunk }),
+                );
+                texts.push(file);
+            }
+        }
+    }
+    Ok((units, texts, total))
+}
+
+/// What a file holds, told by its first bytes rather than by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Gzip,
+    Parquet,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(|error| io_error(path, error))?;
+        let mut magic = Vec::with_capacity(4);
+        file.by_ref().take(4).read_to_end(&mut magic).map_err(|error| io_error(path, error))?;
+        let ends = |suffix: &str| path.to_string_lossy().to_ascii_lowercase().ends_with(suffix);
+        match magic.as_slice() {
+            [] => Err(Error::Empty { table: name_of(path) }),
+            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
+            b"PAR1" => Ok(Self::Parquet),
+            _ if ends(".gz") => Err(damaged(path, "bytes that are not gzip")),
+            _ if ends(".parquet") => Err(damaged(path, "bytes that are not Parquet")),
+            _ => Ok(Self::Text),
+        }
+    }
+}
+
+/// The name by which messages call a file.
+#[must_use]
+pub fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> Error {
+    Error::Io { table: path.display().to_string(), source }
+}
+
+fn damaged(path: &Path, got: impl Into<String>) -> Error {
+    Error::Damaged { table: name_of(path), got: got.into() }
+}

@@ -1,0 +1,16 @@
+//! `equipoise._core`: converts arguments, lets go of the GIL, calls `equipoise-core`, converts back.
+
+mod convert;
+mod ragged;
+mod tables;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(tables::read_table, module)?)?;
+    module.add_function(wrap_pyfunction!(tables::read_codes, module)?)?;
+    module.add_function(wrap_pyfunction!(tables::read_values, module)?)?;
+    module.add_function(wrap_pyfunction!(ragged::deciles, module)?)?;
+    module.add_function(wrap_pyfunction!(ragged::encode, module)?)
+}

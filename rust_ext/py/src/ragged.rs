@@ -1,0 +1,69 @@
+//! Deciles and encoding.
+
+use crate::convert::data_error;
+use equipoise_core::deciles::CUTS;
+use equipoise_core::encode::{CodesIn, LabsIn};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+type Lists<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>);
+
+#[pyfunction]
+#[pyo3(signature = (labs, values, slots, wanted, *, threads=1))]
+pub fn deciles<'py>(
+    py: Python<'py>,
+    labs: PyReadonlyArray1<'py, i32>,
+    values: PyReadonlyArray1<'py, f64>,
+    slots: PyReadonlyArray1<'py, i32>,
+    wanted: usize,
+    threads: usize,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let (labs, values, slots) = (labs.as_slice()?, values.as_slice()?, slots.as_slice()?);
+    let cuts = py
+        .detach(|| equipoise_core::deciles::deciles(labs, values, slots, wanted, threads))
+        .map_err(|error| data_error(py, &error))?;
+    let rows: Vec<Vec<f64>> = cuts.iter().map(|row| row.to_vec()).collect();
+    if rows.is_empty() {
+        return Ok(PyArray2::zeros(py, [0, CUTS], false));
+    }
+    PyArray2::from_vec2(py, &rows).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (codes, labs, cuts, bin_columns))]
+pub fn encode<'py>(
+    py: Python<'py>,
+    codes: (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i32>, PyReadonlyArray1<'py, i32>),
+    labs: (
+        PyReadonlyArray1<'py, i64>,
+        PyReadonlyArray1<'py, i32>,
+        PyReadonlyArray1<'py, f64>,
+        PyReadonlyArray1<'py, i32>,
+    ),
+    cuts: PyReadonlyArray2<'py, f64>,
+    bin_columns: PyReadonlyArray2<'py, i32>,
+) -> PyResult<Lists<'py>> {
+    let codes = CodesIn {
+        offsets: codes.0.as_slice()?,
+        codes: codes.1.as_slice()?,
+        columns: codes.2.as_slice()?,
+    };
+    let (cuts, left) = cuts.as_slice()?.as_chunks::<CUTS>();
+    let (columns, rest) = bin_columns.as_slice()?.as_chunks::<{ CUTS + 1 }>();
+    if !left.is_empty() || !rest.is_empty() {
+        return Err(PyValueError::new_err("nine cut points and ten columns a lab are wanted"));
+    }
+    let labs = LabsIn {
+        offsets: labs.0.as_slice()?,
+        labs: labs.1.as_slice()?,
+        values: labs.2.as_slice()?,
+        slots: labs.3.as_slice()?,
+        cuts,
+        columns,
+    };
+    let (offsets, columns) = py
+        .detach(|| equipoise_core::encode::encode(&codes, &labs))
+        .map_err(|error| data_error(py, &error))?;
+    Ok((offsets.into_pyarray(py), columns.into_pyarray(py)))
+}

@@ -1,0 +1,84 @@
+"""The fine head: order, normalisation, exact sampling."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from equipoise.generator.head import Head
+from equipoise.generator.sampling import thresholds
+from generator_toys import random_weights
+
+
+def random_head(tokens: int, block: int, seed: int = 0, spread: float = 0.4) -> Head:
+    head = nnx.eval_shape(lambda: Head(tokens, width=8, hidden=16, block=block, rngs=nnx.Rngs(0)))
+    graph, shapes = nnx.split(head)
+    return nnx.merge(graph, random_weights(shapes, seed, spread))
+
+
+def one_code_at_a_time(head: Head, h_ND: jax.Array, threshold_NV: jax.Array) -> np.ndarray:
+    """The sampler's meaning, in so many words."""
+    logits = jax.jit(lambda head, h, x: head.logits(h, x))
+    x_NV = np.zeros(threshold_NV.shape, bool)
+    for code in range(head.tokens):
+        x_NV[:, code] = np.asarray(logits(head, h_ND, x_NV)[:, code] > threshold_NV[:, code])
+    return x_NV
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 100])
+def test_no_logit_sees_its_own_or_a_later_code(block):
+    head = random_head(7, block)
+    h_1D, x_1V = jnp.ones((1, 8)), jnp.full((1, 7), 0.5)
+    slope_VV = jax.jit(jax.jacrev(lambda x: head.logits(h_1D, x)[0]))(x_1V)[:, 0]
+    assert np.all(np.triu(slope_VV) == 0)
+    assert np.all(slope_VV[np.tril_indices(7, -1)] != 0)
+
+
+@pytest.mark.parametrize("block", [2, 4, 6])
+def test_probabilities_of_all_visits_sum_to_one(block):
+    x_NV = jnp.array(list(itertools.product([0, 1], repeat=6)), jnp.float32)
+    head = random_head(6, block)
+    logits_NV = np.asarray(head.logits(jnp.ones((64, 8)), x_NV), np.float64)
+    on_NV = np.asarray(x_NV, bool)
+    nats_N = np.where(on_NV, -np.log1p(np.exp(-logits_NV)), -np.log1p(np.exp(logits_NV))).sum(1)
+    assert np.exp(nats_N).sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "block"), [(7, 3), (50, 16), (50, 64)])
+def test_sampler_equals_one_code_at_a_time(tokens, block):
+    head = random_head(tokens, block)
+    h_ND = jax.random.normal(jax.random.key(1), (256, 8))
+    visit_N = jnp.arange(256)
+    threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, tokens)
+    x_NV = np.asarray(jax.jit(lambda head, h, t: head.sample(h, t))(head, h_ND, threshold_NV))
+    np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
+    alone_NV = np.asarray(head.logits(h_ND, jnp.zeros((256, tokens))) > threshold_NV)
+    assert np.any(x_NV != alone_NV, axis=1).mean() > 0.2, "the codes must depend on each other"
+
+
+def test_a_long_chain_within_a_block_settles():
+    """Every code switches the next one on: the fixed point needs as many rounds as codes."""
+    head = random_head(64, 64, spread=0.0)
+    head.bias_GB[...] = jnp.full((1, 64), -5.0).at[0, 0].set(5.0)
+    head.direct_GBB[...] = 10 * jnp.eye(64, k=1)[None]
+    assert np.all(np.asarray(head.sample(jnp.ones((2, 8)), jnp.zeros((2, 64)))))
+
+
+def test_bias_is_the_log_odds_when_all_else_is_silent():
+    head = random_head(7, 3, spread=0.0)
+    want_V = jnp.linspace(-3, 3, 7)
+    head.set_bias(want_V)
+    np.testing.assert_allclose(head.logits(jnp.ones((2, 8)), jnp.ones((2, 7)))[1], want_V)
+
+
+def test_thresholds_are_the_logits_of_uniforms():
+    lane = jnp.arange(200)
+    threshold_LV = thresholds(jax.random.key(0), lane, lane % 3, 500)
+    u = np.sort(1 / (1 + np.exp(-np.asarray(threshold_LV, np.float64).ravel())))
+    assert np.abs(u - (np.arange(u.size) + 0.5) / u.size).max() < 1.95 / np.sqrt(u.size)
+    assert len(np.unique(threshold_LV[:, 0])) == 200

@@ -1,0 +1,176 @@
+"""Training: what is learned, what is left out, what is kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from equipoise.cohort import Cohort, cohort_from_lists
+from equipoise.errors import DataError, UsageError
+from equipoise.generator import (
+    Generator,
+    GeneratorConfig,
+    load_generator,
+    log_likelihood,
+    sample,
+    train_generator,
+)
+from equipoise.vocabulary import Vocabulary
+from generator_toys import SMALL, ToyPlan, plan_of, random_generator
+from toys import toy_cohort
+
+BY = ["race", "sex"]
+TINY = replace(SMALL, max_steps=4, evaluate_every=2, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
+    return toy_cohort(800, 24, seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(cohort: Cohort) -> Generator:
+    return train_generator(cohort, BY, seed=0)
+
+
+def prevalence(cohort: Cohort, **where: object) -> np.ndarray:
+    keep = np.ones(len(cohort), bool)
+    for name, level in where.items():
+        keep &= (cohort.subjects[name] == level).to_numpy()
+    return np.asarray(cohort.filter(keep).matrix().mean(axis=0))
+
+
+def test_conditional_prevalences_and_lengths_come_back(cohort, trained):
+    cells = trained.conditions.cells.rename({"subjects": "synthetic"})
+    plan = ToyPlan(cells.with_columns(pl.col("synthetic") * 3), BY)
+    synthetic = sample(trained, plan, seed=1)
+    for where in ({"label": True}, {"label": False}, {"sex": "F"}, {"sex": "M"}, {"race": "Black"}):
+        real, made = prevalence(cohort, **where), prevalence(synthetic, **where)
+        assert np.corrcoef(real, made)[0, 1] > 0.9, where
+    raised = prevalence(synthetic, label=True)[:3] - prevalence(synthetic, label=False)[:3]
+    assert raised.min() > 0.25
+    lengths = np.diff(cohort.visit_offsets).mean(), np.diff(synthetic.visit_offsets).mean()
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.1)
+
+
+def test_early_stopping_keeps_the_best_weights(trained):
+    history = trained.history
+    best = history.sort("tuning_nll")["step"][0]
+    assert trained.report["best_step"] == best
+    assert history["step"][-1] < trained.config.max_steps
+
+
+def test_same_seed_same_generator_and_tuning_is_used(cohort):
+    tuning = toy_cohort(60, 24, seed=2)
+    told = []
+    one = train_generator(
+        cohort, BY, 5, config=TINY, tuning=tuning, progress=lambda *what: told.append(what)
+    )
+    two = train_generator(cohort, BY, 5, config=TINY, tuning=tuning)
+    assert one.history.equals(two.history)
+    assert one.report["subjects_tuning"] == 60
+    assert told[-1] == ("train", 4, 4)
+    nats = log_likelihood(one, tuning)
+    nll = -nats.sum() / len(tuning.visits)
+    assert nll == pytest.approx(one.history["tuning_nll"].min(), rel=1e-5)
+
+
+def test_who_is_left_out_is_counted():
+    records = [[[0]], [], [[1]], [[2]]] + [[[3]] * 6] * 20
+    subjects = pl.DataFrame(
+        {
+            "label": [True, True, None, False] + [False] * 20,
+            "sex": ["F", "F", "F", None] + ["M", "F"] * 10,
+        }
+    )
+    cohort = cohort_from_lists(records, subjects, Vocabulary.of_codes(list("abcdef")))
+    generator = train_generator(cohort, ["sex"], config=TINY)
+    assert {name: generator.report[name] for name in list(generator.report)[:6]} == {
+        "without_visits": 1,
+        "label_unknown": 1,
+        "group_unknown": 1,
+        "subjects_trained": 18,
+        "subjects_tuning": 3,
+        "cut_to_last_visits": 17,
+    }
+    # The only subject of its cell is never the one held out.
+    assert generator.conditions.cells.rows() == [
+        (False, "F", 10),
+        (False, "M", 10),
+        (True, "F", 1),
+    ]
+
+
+def test_refusals():
+    cohort = toy_cohort(30, 6)
+    with pytest.raises(DataError, match="column age"):
+        train_generator(cohort, ["age"], config=TINY)
+    with pytest.raises(DataError, match="vocabulary"):
+        train_generator(cohort, BY, config=TINY, tuning=toy_cohort(30, 7))
+    with pytest.raises(DataError, match="to train on"):
+        train_generator(cohort.take(np.arange(0)), BY, config=TINY)
+    with pytest.raises(DataError, match="finite likelihood"):
+        train_generator(cohort, BY, config=replace(TINY, learning_rate=1e30))
+    with pytest.raises(DataError, match="vocabulary"):
+        log_likelihood(random_generator(7), cohort)
+
+
+def test_sizes_follow_the_data():
+    small = GeneratorConfig.for_cohort(toy_cohort(100, 24))
+    assert small.max_visits == 4
+    assert small.width < GeneratorConfig().width
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = random_generator()
+    generator.save(tmp_path / "model", seed=3)
+    return tmp_path / "model"
+
+
+def test_saved_and_loaded_it_samples_the_same(folder):
+    before, after = random_generator(), load_generator(folder)
+    plan = plan_of([10, 10, 10, 10])
+    one, two = sample(before, plan), sample(after, plan)
+    assert np.array_equal(one.codes, two.codes)
+    assert one.visits.equals(two.visits)
+    assert after.config == before.config
+    assert after.by == before.by
+    assert after.conditions.cells.equals(before.conditions.cells)
+    assert after.vocabulary.equals(before.vocabulary)
+    assert repr(after) == repr(before)
+    with pytest.raises(UsageError, match="exists already"):
+        after.save(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "generator.json", "vocabulary.arrow", "manifest.json"]
+)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=name):
+        load_generator(folder)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "generator.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_file_is_refused(folder, name, damage):
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=name):
+        load_generator(folder)
+
+
+def test_weights_must_fit_the_configuration(folder):
+    path = folder / "generator.json"
+    path.write_text(path.read_text().replace('"head_hidden": 16', '"head_hidden": 8'))
+    with pytest.raises(DataError, match="head"):
+        load_generator(folder)
