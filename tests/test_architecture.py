@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "python" / "equipoise"
 #: Each tier may import from itself and from those after it.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
+    ("terminal",),
     ("pipeline", "inspection"),
     ("report",),
     ("evaluate", "balance", "generator", "cluster", "simulate"),

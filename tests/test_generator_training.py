@@ -63,7 +63,8 @@ def test_early_stopping_keeps_the_best_weights(trained):
     assert history["step"][-1] < trained.config.max_steps
 
 
-def test_same_seed_same_generator_and_tuning_is_used(cohort):
+def test_same_seed_same_generator_and_tuning_is_used():
+    cohort = toy_cohort(60, 24, seed=1)
     tuning = toy_cohort(60, 24, seed=2)
     told = []
     one = train_generator(

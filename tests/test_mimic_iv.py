@@ -65,11 +65,14 @@ def test_inspect_counts_what_polars_counts(demo: Path, tmp_path: Path) -> None:
 
 def test_means_equal_an_exact_sum(demo: Path, records: eq.VisitRecords) -> None:
     labs = table(demo, "labevents").drop_nulls(["hadm_id", "valuenum"])
-    scaled = (pl.col("valuenum") * 10_000).round().cast(pl.Int64)
-    assert labs.select((scaled / 10_000 == pl.col("valuenum")).all()).item()
-    exact = labs.group_by("hadm_id", "itemid").agg(
-        (scaled.sum().cast(pl.Float64) / (pl.len() * 10_000)).alias("mean")
-    )
+    values = labs["valuenum"].to_numpy()
+    scaled = np.rint(values * 10_000)
+    # NumPy divides; polars multiplies by the reciprocal, which is not the same.
+    assert np.array_equal(scaled / 10_000, values)
+    sums = labs.with_columns(pl.Series("scaled", scaled.astype(np.int64)))
+    exact = sums.group_by("hadm_id", "itemid").agg(pl.col("scaled").sum(), pl.len())
+    mean = exact["scaled"].to_numpy() / (exact["len"].to_numpy() * 10_000.0)
+    exact = exact.select("hadm_id", "itemid", pl.Series("mean", mean))
     owner = np.repeat(records.visits[schema.VISIT_ID].to_numpy(), np.diff(records.lab_offsets))
     ours = pl.DataFrame(
         {

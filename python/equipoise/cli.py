@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from equipoise import schema, store
+from equipoise import store
 from equipoise.errors import DataError, EquipoiseError, UsageError
+from equipoise.terminal import (
+    err_console,
+    flat,
+    means_of,
+    out_console,
+    progress_bars,
+    table_of,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-out_console = Console(soft_wrap=True)
-err_console = Console(stderr=True, soft_wrap=True)
 
 METHODS = "original,upsample,downsample,fairplay"
 
@@ -64,7 +65,7 @@ def demo(
 
     hospital = out / "hospital"
     store.check_free(out / "run", force)
-    with _progress() as progress:
+    with progress_bars() as progress:
         simulate(
             hospital,
             patients=3400,
@@ -88,7 +89,7 @@ def simulate(
     """Write a hospital with a known truth in MIMIC-IV's own file layout."""
     from equipoise.simulate import simulate as run
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         path = run(
             out,
             patients=patients,
@@ -129,7 +130,7 @@ def inspect(
         print(json.dumps(found, indent=2, ensure_ascii=False, default=str))
         return
     table = Table(title=escape(f"{found['kind']} in {folder}"), show_header=False)
-    for name, value in _flat(found):
+    for name, value in flat(found):
         table.add_row(escape(name), escape(value))
     out_console.print(table)
 
@@ -154,7 +155,7 @@ def train(
     if split is not None:
         chosen = chosen.of_split(split)
     cohort = chosen.encode(chosen.fit_vocabulary(VocabularySettings(labs=labs)))
-    with _progress() as progress:
+    with progress_bars() as progress:
         generator = train_generator(cohort, _names(by), seed=seed, progress=progress)
     generator.save(out, force=force, seed=seed, inputs=_manifest_digest(records))
     inspect(out)
@@ -186,7 +187,7 @@ def sample(
     else:
         cells = generator.conditions.cells.rename({"subjects": "real"})
         wanted = plan_cells(cells, generator.by, ratio=ratio)
-    with _progress() as progress:
+    with progress_bars() as progress:
         synthetic = draw(generator, wanted, seed=seed, progress=progress)
     config = {"cells": wanted.cells.to_dicts()}
     synthetic.save(out, force=force, seed=seed, config=config, inputs=_manifest_digest(model))
@@ -214,7 +215,7 @@ def evaluate(
     store.check_free(out, force)
     chosen = methods_named(_names(methods))
     loaded = VisitRecords.load(records)
-    with _progress() as progress:
+    with progress_bars() as progress:
         results = run_experiment(
             loaded,
             _names(by),
@@ -287,7 +288,7 @@ def _run(
     store.check_free(out, force)
     methods_named(_names(methods))
     records = _read(source, root, task, threads)
-    with _progress() as progress:
+    with progress_bars() as progress:
         results = run_all(
             records,
             out,
@@ -308,7 +309,7 @@ def _run(
 def _read(source: str, root: Path, task: str, threads: int | None) -> Any:
     from equipoise.records import read_source
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         return read_source(_source(source), root, task, threads=threads, progress=progress)
 
 
@@ -339,83 +340,15 @@ def _show_summary(results: Any) -> None:
     from equipoise.evaluate.results import summary
 
     short = summary(results)
-    out_console.print(_table("What balancing bought, mean over folds (sd)", _means(short)))
-
-
-def _means(short: pl.DataFrame) -> pl.DataFrame:
-    """Each value and its sd in one cell; what cannot be estimated is n/e."""
-    values = [name for name in short.columns if f"{name}_sd" in short.columns]
-
-    def cell(value: float | None, sd: float | None) -> str:
-        if value is None or value != value:
-            return "n/e"
-        spread = "" if sd is None or sd != sd else f" ({sd:.3f})"
-        return f"{value:.3f}{spread}"
-
-    cells = {
-        name: [cell(*pair) for pair in zip(short[name], short[f"{name}_sd"], strict=True)]
-        for name in values
-    }
-    return short.select("method", "model").with_columns(
-        **{k: pl.Series(v) for k, v in cells.items()}
+    out_console.print(
+        table_of(
+            "What balancing bought: means over folds (intervals are in the report)", means_of(short)
+        )
     )
-
-
-def _table(title: str, frame: pl.DataFrame) -> Table:
-    table = Table(title=title)
-    for name in frame.columns:
-        table.add_column(name.replace("_", " "))
-    for row in frame.iter_rows():
-        table.add_row(*(escape(str(value)) for value in row))
-    return table
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, entry in value.items():
-        if isinstance(entry, Mapping):
-            yield from _flat(entry, f"{prefix}{name}: ")
-        elif isinstance(entry, list) and entry and isinstance(entry[0], Mapping):
-            for row in entry:
-                yield (
-                    f"{prefix}{name}",
-                    ", ".join(f"{k} {_number(v)}" for k, v in row.items() if v is not None),
-                )
-        else:
-            text = ", ".join(map(_number, entry)) if isinstance(entry, list) else _number(entry)
-            yield f"{prefix}{name}", text
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _say(text: str) -> None:
     out_console.print(escape(text), highlight=False)
-
-
-@contextmanager
-def _progress() -> Iterator[schema.Progress]:
-    """Bars on the terminal, one for each stage; silence where there is no terminal."""
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=err_console,
-        transient=True,
-        disable=not err_console.is_terminal,
-    )
-    tasks: dict[str, TaskID] = {}
-    with bars:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(escape(stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield tell
 
 
 def main() -> None:

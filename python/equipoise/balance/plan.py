@@ -8,7 +8,7 @@ is not invented. `ratio` is the share of m - n that is filled (their Supplementa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -111,9 +111,23 @@ def plan_balance(
     Raises `UsageError` for a ratio outside 0..1, `DataError` for an unknown group column or when
     there are not two label classes.
     """
+    cells, place = cells_of(cohort, by)
+    plan = plan_cells(cells, by, ratio=ratio, min_cell=min_cell, leave_small=leave_small)
+    real = int((~cohort.subjects[schema.SYNTHETIC].fill_null(value=False)).sum())
+    return replace(plan, left_out=real - int((place >= 0).sum()))
+
+
+def plan_cells(
+    cells: pl.DataFrame,
+    by: Sequence[str],
+    *,
+    ratio: float = 1.0,
+    min_cell: int = 5,
+    leave_small: bool = False,
+) -> BalancePlan:
+    """The same from counted cells: `label`, the `by` columns and `real`, one row per cell."""
     if not 0 <= ratio <= 1:
         raise UsageError(f"ratio: want a number from 0 to 1, got {ratio}")
-    cells, place = cells_of(cohort, by)
     check_classes(cells[schema.LABEL])
     n = cells[REAL].to_numpy()
     small = n < min_cell
@@ -123,8 +137,7 @@ def plan_balance(
     cells = cells.with_columns(
         pl.Series(TARGET, n + synthetic), pl.Series(SYNTHETIC, synthetic), pl.Series(SMALL, small)
     )
-    real = int((~cohort.subjects[schema.SYNTHETIC].fill_null(value=False)).sum())
-    return BalancePlan(_ordered(cells, by), tuple(by), left_out=real - int((place >= 0).sum()))
+    return BalancePlan(_ordered(cells, by), tuple(by))
 
 
 def cells_of(cohort: Cohort, by: Sequence[str]) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:

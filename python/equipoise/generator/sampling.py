@@ -7,6 +7,7 @@ the lane or the company in which it was made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -40,7 +41,7 @@ class Plan(Protocol):
         """One row per cell: `label`, a String column per name in `by`, `synthetic` (Int64)."""
 
     @property
-    def by(self) -> list[str]:
+    def by(self) -> Sequence[str]:
         """The names of the group columns."""
 
 

@@ -6,6 +6,7 @@ some subjects have two values of `race`; some admissions end before they begin.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import polars as pl
@@ -13,6 +14,7 @@ import polars as pl
 from equipoise import schema
 from equipoise.sources.declaration import (
     CodeEvents,
+    ColumnKind,
     Dictionary,
     Reader,
     Source,
@@ -21,32 +23,48 @@ from equipoise.sources.declaration import (
 )
 from equipoise.tasks import OTHER_RACE, age_band, race_group
 
+PATIENTS: Final[Mapping[str, ColumnKind]] = {
+    "subject_id": "id",
+    "gender": "text",
+    "anchor_age": "integer",
+    "anchor_year": "integer",
+    "dod": "time",
+}
+ADMISSIONS: Final[Mapping[str, ColumnKind]] = {
+    "subject_id": "id",
+    "hadm_id": "id",
+    "admittime": "time",
+    "dischtime": "time",
+    "insurance": "text",
+    "race": "text",
+    "hospital_expire_flag": "integer",
+}
+TIMES: Final = {"admittime": "start", "dischtime": "end"}
+
 
 def read_stays(read: Reader) -> Stays:
     """Patients and admissions: one visit per admission, groups by the first admission."""
-    patients = read(
-        "patients",
-        {
-            "subject_id": "id",
-            "gender": "text",
-            "anchor_age": "integer",
-            "anchor_year": "integer",
-            "dod": "time",
-        },
+    patients = read("patients", PATIENTS)
+    admissions = read("admissions", ADMISSIONS).rename({"hadm_id": schema.VISIT_ID, **TIMES})
+    admissions = admissions.with_columns(_fate_of_admission(patients).alias("outcome"))
+    visits = (
+        admissions.filter(pl.col("outcome") == schema.USED)
+        .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
+        .join(patients.unique(schema.SUBJECT_ID, keep="first"), on=schema.SUBJECT_ID, how="left")
+        .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
     )
-    admissions = read(
-        "admissions",
-        {
-            "subject_id": "id",
-            "hadm_id": "id",
-            "admittime": "time",
-            "dischtime": "time",
-            "insurance": "text",
-            "race": "text",
-            "hospital_expire_flag": "integer",
-        },
-    ).rename({"hadm_id": schema.VISIT_ID, "admittime": "start", "dischtime": "end"})
-    fate = (
+    subjects, oddities = _groups(visits)
+    patients = patients.with_columns(_fate_of_patient(visits).alias("outcome"))
+    return Stays(
+        visits=visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod"),
+        subjects=subjects,
+        ledger=pl.concat([_ledger("patients", patients), _ledger("admissions", admissions)]),
+        oddities=oddities,
+    )
+
+
+def _fate_of_admission(patients: pl.DataFrame) -> pl.Expr:
+    return (
         pl.when(pl.col("start").is_null())
         .then(pl.lit("no admission time"))
         .when(pl.col("end") < pl.col("start"))
@@ -57,30 +75,17 @@ def read_stays(read: Reader) -> Stays:
         .then(pl.lit("visit id twice"))
         .otherwise(pl.lit(schema.USED))
     )
-    judged = admissions.with_columns(fate.alias("outcome"))
-    visits = (
-        judged.filter(pl.col("outcome") == schema.USED)
-        .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
-        .join(patients.unique(schema.SUBJECT_ID, keep="first"), on=schema.SUBJECT_ID, how="left")
-        .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
-        .select(
-            schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod",
-            "gender", "anchor_age", "anchor_year", "insurance", "race",
-        )
-    )  # fmt: skip
-    subjects, oddities = _groups(visits)
-    seen = pl.col(schema.SUBJECT_ID).is_in(visits[schema.SUBJECT_ID].unique().implode())
-    patients = patients.with_columns(
+
+
+def _fate_of_patient(visits: pl.DataFrame) -> pl.Expr:
+    admitted = pl.col(schema.SUBJECT_ID).is_in(visits[schema.SUBJECT_ID].unique().implode())
+    return (
         pl.when(pl.col(schema.SUBJECT_ID).cum_count().over(schema.SUBJECT_ID) > 1)
         .then(pl.lit("subject id twice"))
-        .when(seen)
+        .when(admitted)
         .then(pl.lit(schema.USED))
         .otherwise(pl.lit("no admission used"))
-        .alias("outcome")
     )
-    ledger = pl.concat([_ledger("patients", patients), _ledger("admissions", judged)])
-    kept = visits.drop("gender", "anchor_age", "anchor_year", "insurance", "race")
-    return Stays(kept, subjects, ledger, oddities)
 
 
 def _groups(visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -1,0 +1,84 @@
+"""How things look on a terminal: bars of progress, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from equipoise import schema
+
+out_console = Console(soft_wrap=True)
+err_console = Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[schema.Progress]:
+    """Bars on the terminal, one for each stage; silence where there is no terminal."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+        disable=not err_console.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+    with bars:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(escape(stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+def means_of(short: pl.DataFrame) -> pl.DataFrame:
+    """The means of a summary as text; what cannot be estimated is n/e."""
+    values = [name for name in short.columns if f"{name}_sd" in short.columns]
+
+    def cell(value: float | None) -> str:
+        return "n/e" if value is None or value != value else f"{value:.3f}"
+
+    cells = {name: pl.Series([cell(value) for value in short[name]]) for name in values}
+    return short.select("method", "model").with_columns(**cells)
+
+
+def table_of(title: str, frame: pl.DataFrame) -> Table:
+    """A frame as a table."""
+    table = Table(title=title)
+    for name in frame.columns:
+        table.add_column(name.replace("_", " "))
+    for row in frame.iter_rows():
+        table.add_row(*(escape(str(value)) for value in row))
+    return table
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values as (name, text), lists of objects as one line each."""
+    for name, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from flat(entry, f"{prefix}{name}: ")
+        elif isinstance(entry, list) and entry and isinstance(entry[0], Mapping):
+            for row in entry:
+                yield (
+                    f"{prefix}{name}",
+                    ", ".join(f"{k} {_number(v)}" for k, v in row.items() if v is not None),
+                )
+        else:
+            text = ", ".join(map(_number, entry)) if isinstance(entry, list) else _number(entry)
+            yield f"{prefix}{name}", text
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
