@@ -17,7 +17,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "inspection"),
     ("report",),
     ("evaluate", "balance", "generator", "cluster", "simulate"),
-    ("cohort", "vocabulary", "records"),
+    ("cohort", "vocabulary", "records", "reading"),
     ("sources", "tasks", "ragged", "store", "_core"),
     ("schema", "errors"),
 )
@@ -67,7 +67,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_only_the_nouns_open_the_core() -> None:
     for path in FILES:
         if "equipoise._core" in imports(path):
-            assert path.stem in {"records", "vocabulary", "cohort", "neighbors", "pairs"}
+            assert path.stem in {"records", "reading", "vocabulary", "cohort", "neighbors", "pairs"}
 
 
 def test_a_judge_does_not_know_who_made_the_data() -> None:

@@ -2,7 +2,7 @@
 
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, EquipoiseError, LeakageError, UsageError
-from equipoise.records import VisitRecords, read_mimic_iv, read_source
+from equipoise.records import VisitRecords, read_eicu, read_mimic_iv, read_source
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Vocabulary",
     "VocabularySettings",
     "concat",
+    "read_eicu",
     "read_mimic_iv",
     "read_source",
 ]

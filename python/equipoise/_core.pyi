@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["deciles", "encode", "read_codes", "read_table", "read_values"]
+
 _Ledger = list[tuple[str, int]]
 _Named = tuple[list[str], _Ledger]
 _Offsets = npt.NDArray[np.int64]

@@ -85,7 +85,7 @@ class Cohort:
     @property
     def groups(self) -> list[str]:
         """The names of the group columns."""
-        return [name for name in self.subjects.columns if name not in schema.SUBJECTS]
+        return schema.group_names(self.subjects)
 
     def check_groups(self, by: Sequence[str]) -> list[str]:
         """`by` as a list; raises `DataError` naming the first that is no group column."""
@@ -189,7 +189,7 @@ def concat(cohorts: Sequence[Cohort]) -> Cohort:
 
 def check_groups(subjects: pl.DataFrame, by: Sequence[str]) -> list[str]:
     """`by` as a list; raises `DataError` naming the first that is no group column."""
-    names = [name for name in subjects.columns if name not in schema.SUBJECTS]
+    names = schema.group_names(subjects)
     for name in by:
         if name not in names:
             raise DataError(

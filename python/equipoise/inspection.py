@@ -40,8 +40,7 @@ def _records(folder: Path) -> dict[str, Any]:
         "oddities": dict(records.oddities),
         "groups": {
             name: dict(records.subjects[name].value_counts(sort=True).iter_rows())
-            for name in records.subjects.columns
-            if name not in schema.SUBJECTS
+            for name in schema.group_names(records.subjects)
         },
     }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from equipoise import _core, schema, store
+from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.ragged import (
@@ -25,19 +25,19 @@ from equipoise.ragged import (
     read_arrays,
     write_arrays,
 )
-from equipoise.sources.declaration import (
-    CodeEvents,
-    ColumnKind,
-    Dictionary,
-    Source,
-    Stays,
-    ValueEvents,
+from equipoise.reading import (
+    Reading,
+    codes_of_rows,
+    join_codes,
+    join_values,
+    ledger_of,
+    values_of_rows,
 )
-from equipoise.sources.files import check_root, find_table
-from equipoise.tasks import label_visits, task_named
+from equipoise.sources.declaration import Source, Stays
+from equipoise.sources.files import check_root
+from equipoise.sources.labels import GIVEN, join_labels
+from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_named, window_of
 from equipoise.vocabulary import Vocabulary, VocabularySettings
-
-SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +104,25 @@ class VisitRecords:
     def split(
         self, *, by: Literal["subject"] = "subject", fraction: float = 0.8, seed: int = 0
     ) -> tuple[VisitRecords, VisitRecords]:
-        """Two disjoint sets of subjects, the first with this fraction of them, drawn by `seed`."""
+        """Two disjoint sets of subjects, the first with this fraction of them, drawn by `seed`.
+
+        Subjects of one person (`schema.PERSON_ID`) stay together; the fraction is then of persons.
+        """
         if by != "subject" or not 0 < fraction < 1:
             raise DataError(
                 want="by='subject' and a fraction between 0 and 1", got=f"{by!r} and {fraction}"
             )
-        order = np.random.default_rng(seed).permutation(len(self))
-        first = round(fraction * len(self))
-        return self.take(np.sort(order[:first])), self.take(np.sort(order[first:]))
+        if schema.PERSON_ID in self.subjects.columns:
+            persons = self.subjects[schema.PERSON_ID].rank("dense").to_numpy().astype(np.int64) - 1
+        else:
+            persons = np.arange(len(self))
+        count = int(persons.max(initial=-1)) + 1
+        order = np.random.default_rng(seed).permutation(count)
+        chosen = np.zeros(count, bool)
+        chosen[order[: round(fraction * count)]] = True
+        return self.take(np.flatnonzero(chosen[persons])), self.take(
+            np.flatnonzero(~chosen[persons])
+        )
 
     def fit_vocabulary(self, settings: VocabularySettings | None = None) -> Vocabulary:
         """A vocabulary learned from all these subjects."""
@@ -180,130 +191,91 @@ def read_mimic_iv(
     return read_source(MIMIC_IV, root, task, **options)
 
 
+def read_eicu(
+    root: Path | str,
+    task: str = "in_hospital_mortality",
+    *,
+    codes: Sequence[str] = ("diagnosis",),
+    **options: Any,
+) -> VisitRecords:
+    """Read eICU's tables in `root`. `codes`: some of diagnosis, medication, treatment.
+
+    `options` are those of `read_source`.
+    """
+    from equipoise.sources.eicu import eicu_source
+
+    return read_source(eicu_source(codes), root, task, **options)
+
+
 def read_source(
     source: Source,
     root: Path | str,
     task: str = "in_hospital_mortality",
     *,
+    labels: Path | str | None = None,
+    until: str | None = None,
+    age_cuts: tuple[int, ...] = AGE_CUTS,
+    race_table: Path | str | None = None,
     threads: int | None = None,
     progress: schema.Progress = schema.no_progress,
 ) -> VisitRecords:
     """One pass over a source's tables.
 
+    labels: a table of labels (see `sources.labels`) instead of a task.
+    until: a window such as `admission+24h` (see `tasks.window_of`): later events of a visit are
+    left out and counted, as are those without a time; a code without a time of its own counts as
+    known when its visit ends.
+    age_cuts, race_table: see `tasks.GroupSettings`.
+
     Raises `DataError` for files, columns or cells that are not as they should be, `UsageError` for
-    an unknown task.
+    an unknown task or one that the source cannot label, and for a window that makes no sense.
     """
-    reading = _Reading(source, Path(root), threads or os.cpu_count() or 1, progress)
-    return reading.records(task)
+    groups = GroupSettings(tuple(age_cuts), Path(race_table) if race_table else None)
+    window = window_of(until) if until else None
+    chosen = GIVEN if labels else task_named(task, source.tasks)
+    check_root(Path(root), source.folders, source.tables)
+    with TemporaryDirectory(prefix="equipoise-") as scratch:
+        reading = Reading(
+            source, Path(root), threads or os.cpu_count() or 1, progress, groups, window, Path(scratch)
+        )  # fmt: skip
+        records = _read(reading, chosen, Path(labels) if labels else None)
+    config: dict[str, Any] = {"source": source.name, "task": chosen.name}
+    config |= {"until": until} if until else {}
+    return replace(records, config=config)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One reading of a source."""
-
-    source: Source
-    root: Path
-    threads: int
-    progress: schema.Progress
-
-    def records(self, task_name: str) -> VisitRecords:
-        task = task_named(task_name)
-        check_root(self.root, self.source.folders, self.source.tables)
-        stays = self.source.read_stays(self.table)
-        visits = label_visits(task, stays.visits)
-        subjects, visit_offsets = _subjects(stays, visits)
-        ids = visits[schema.VISIT_ID].to_numpy()
-        codes = [self.codes(table, ids) for table in self.source.codes]
-        labs = [self.values(table, ids) for table in self.source.values]
-        code_offsets, code_numbers, code_table = _joined_codes(codes, len(ids))
-        lab_offsets, lab_numbers, values, lab_table, lab_ledger = _only(labs, len(ids))
-        ledger = pl.concat([stays.ledger, *(part[3] for part in codes), *lab_ledger])
-        return VisitRecords(
-            subjects=subjects,
-            visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end"),
-            visit_offsets=visit_offsets,
-            code_offsets=code_offsets,
-            codes=code_numbers,
-            lab_offsets=lab_offsets,
-            labs=lab_numbers,
-            lab_values=values,
-            code_table=code_table,
-            lab_table=lab_table,
-            ledger=ledger,
-            oddities=stays.oddities,
-            config={"source": self.source.name, "task": task.name},
-        )
-
-    def files(self, table: str) -> list[Path]:
-        return find_table(self.root, self.source.folders, table)
-
-    def table(self, table: str, columns: Mapping[str, ColumnKind]) -> pl.DataFrame:
-        """A small table as a frame (a `Reader`); an empty one is an error."""
-        files = self.files(table)
-        batch = _core.read_table(files, list(columns.items()), threads=self.threads)
-        frame = pl.DataFrame(pa.record_batch(batch))
-        _check_rows(files, len(frame))
-        return frame
-
-    def codes(self, events: CodeEvents, visits: Offsets) -> _CodesRead:
-        files = self.files(events.table)
-        columns = [events.visit, events.code, *([events.system] if events.system else [])]
-        offsets, codes, (names, ledger) = _core.read_codes(
-            files, columns, visits, threads=self.threads, progress=self.tell(events.table)
-        )
-        _check_rows(files, sum(rows for _, rows in ledger))
-        parts = _parts(names, ["code", "system"][: len(columns) - 1])
-        titles = self.titles(events.dictionary, parts)
-        if events.system:
-            system = pl.col("system").replace(dict(events.systems))
-        else:
-            system = pl.lit(events.kind)
-        table = parts.select(
-            pl.lit(events.kind).alias("kind"), system.alias("system"), "code", titles
-        )
-        return offsets, codes, table, _ledger(events.table, ledger)
-
-    def values(self, events: ValueEvents, visits: Offsets) -> _ValuesRead:
-        files = self.files(events.table)
-        known = None
-        if events.integer_labs and events.dictionary:
-            dictionary = self.table(events.dictionary.table, {events.dictionary.key[0]: "integer"})
-            known = dictionary.to_series().drop_nulls().unique().sort().to_numpy()
-        offsets, labs, values, (names, ledger) = _core.read_values(
-            files,
-            [events.visit, *events.lab, events.value],
-            visits,
-            known=known,
-            threads=self.threads,
-            progress=self.tell(events.table),
-        )
-        _check_rows(files, sum(rows for _, rows in ledger))
-        parts = _parts(names, events.lab)
-        table = parts.select(
-            pl.concat_str(list(events.lab), separator=", ").alias("lab"),
-            self.titles(events.dictionary, parts),
-        )
-        return offsets, labs, values, table, _ledger(events.table, ledger)
-
-    def titles(self, dictionary: Dictionary | None, parts: pl.DataFrame) -> pl.Series:
-        """A title for each row of `parts`: the dictionary's, else the name itself."""
-        name = parts.select(pl.concat_str(pl.all(), separator=", ")).to_series()
-        if dictionary is None:
-            return name.alias("title")
-        columns: dict[str, ColumnKind] = dict.fromkeys((*dictionary.key, *dictionary.title), "text")
-        entries = self.table(dictionary.table, columns).unique(dictionary.key, keep="first")
-        title = pl.concat_str(list(dictionary.title), separator=", ", ignore_nulls=True)
-        entries = entries.select(*dictionary.key, title.alias("title"))
-        keys = parts.rename(dict(zip(parts.columns, dictionary.key, strict=True)))
-        joined = keys.join(entries, on=list(dictionary.key), how="left", maintain_order="left")
-        return joined["title"].fill_null(name)
-
-    def tell(self, stage: str) -> partial[None]:
-        return partial(self.progress, stage)
-
-
-_CodesRead = tuple[Offsets, Columns, pl.DataFrame, pl.DataFrame]
-_ValuesRead = tuple[Offsets, Columns, npt.NDArray[np.float64], pl.DataFrame, pl.DataFrame]
+def _read(reading: Reading, task: Task, labels: Path | None) -> VisitRecords:
+    source = reading.source
+    stays = source.read_stays(reading)
+    visits, more = (stays.visits, {}) if labels is None else join_labels(labels, stays.visits)
+    visits, fates = label_visits(task, visits, source.name)
+    subjects, visit_offsets = _subjects(stays, visits)
+    codes = [reading.codes(table, visits) for table in source.codes]
+    values = [reading.values(table, visits) for table in source.values]
+    if stays.codes is not None:
+        codes.append(codes_of_rows(stays.codes, visits))
+    if stays.values is not None:
+        values.append(values_of_rows(stays.values, visits))
+    if source.mixed is not None:
+        labs, rest = read_mixed(reading, source.mixed(reading), visits)  # type: ignore
+        values.append(labs)
+        codes.append(rest)
+    coded, measured = join_codes(codes, len(visits)), join_values(values, len(visits))
+    ledger = pl.concat([stays.ledger, ledger_of("visits", [*fates.items()], {}) , coded.ledger, measured.ledger])
+    return VisitRecords(
+        subjects=subjects,
+        visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end"),
+        visit_offsets=visit_offsets,
+        code_offsets=coded.offsets,
+        codes=coded.codes,
+        lab_offsets=measured.offsets,
+        labs=measured.labs,
+        lab_values=measured.values,
+        code_table=coded.table,
+        lab_table=measured.table,
+        ledger=ledger,
+        oddities={**stays.oddities, **more},
+    )
 
 
 def _subjects(stays: Stays, visits: pl.DataFrame) -> tuple[pl.DataFrame, Offsets]:
@@ -312,55 +284,8 @@ def _subjects(stays: Stays, visits: pl.DataFrame) -> tuple[pl.DataFrame, Offsets
         pl.len(), pl.col(schema.LABEL).last()
     )
     subjects = grouped.join(stays.subjects, on=schema.SUBJECT_ID, how="left", maintain_order="left")
-    subjects = subjects.with_columns(
-        pl.lit(None, pl.String).alias(schema.SPLIT), pl.lit(value=False).alias(schema.SYNTHETIC)
-    )
-    groups = [name for name in stays.subjects.columns if name != schema.SUBJECT_ID]
-    return subjects.select(*schema.SUBJECTS, *groups), offsets_of(grouped["len"].to_numpy())
-
-
-def _parts(names: Iterable[str], columns: Sequence[str]) -> pl.DataFrame:
-    """Names whose parts the core joined, as columns."""
-    split = [name.split(SEPARATOR) for name in names]
-    return pl.DataFrame(split, schema=dict.fromkeys(columns, pl.String), orient="row")
-
-
-def _ledger(table: str, counts: Sequence[tuple[str, int]]) -> pl.DataFrame:
-    rows = [(table, outcome, n) for outcome, n in counts if n or outcome == schema.USED]
-    return pl.DataFrame(rows, schema=dict(schema.LEDGER), orient="row")
-
-
-def _check_rows(files: Sequence[Path], rows: int) -> None:
-    if rows == 0:
-        names = ", ".join(file.name for file in files)
-        raise DataError(table=names, want="at least one row", got="a header and nothing below it")
-
-
-def _joined_codes(
-    tables: Sequence[_CodesRead], visits: int
-) -> tuple[Offsets, Columns, pl.DataFrame]:
-    """The codes of several tables in one list per visit, ascending."""
-    if len(tables) == 1:
-        offsets, codes, table, _ = tables[0]
-        return offsets, codes, table
-    names = pl.concat([table for _, _, table, _ in tables])
-    shifts = np.cumsum([0, *(len(table) for _, _, table, _ in tables)])
-    owner = [np.repeat(np.arange(visits), np.diff(offsets)) for offsets, *_ in tables]
-    owners = np.concatenate(owner)
-    numbers = np.concatenate(
-        [codes + np.int32(shift) for (_, codes, *_), shift in zip(tables, shifts, strict=False)]
-    )
-    order = np.argsort(owners, kind="stable")
-    return offsets_of(np.bincount(owners, minlength=visits)), numbers[order], names
-
-
-def _only(
-    tables: Sequence[_ValuesRead], visits: int
-) -> tuple[Offsets, Columns, npt.NDArray[np.float64], pl.DataFrame, list[pl.DataFrame]]:
-    if not tables:
-        empty = pl.DataFrame(schema={"lab": pl.String, "title": pl.String})
-        return np.zeros(visits + 1, np.int64), np.empty(0, np.int32), np.empty(0), empty, []
-    (offsets, labs, values, table, ledger), *more = tables
-    if more:
-        raise DataError("one table of values is supported; put several files into one folder")
-    return offsets, labs, values, table, [ledger]
+    subjects = subjects.with_columns(pl.lit(value=False).alias(schema.SYNTHETIC))
+    if schema.SPLIT not in subjects.columns:
+        subjects = subjects.with_columns(pl.lit(None, pl.String).alias(schema.SPLIT))
+    more = [name for name in stays.subjects.columns if name not in schema.SUBJECTS]
+    return subjects.select(*schema.SUBJECTS, *more), offsets_of(grouped["len"].to_numpy())

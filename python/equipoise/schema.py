@@ -13,6 +13,9 @@ import polars as pl
 
 SUBJECT_ID: Final = "subject_id"
 VISIT_ID: Final = "visit_id"
+#: Optional column of subjects: the person behind several subjects, who stays in one part of every
+#: split. It is a number, and no group.
+PERSON_ID: Final = "person_id"
 LABEL: Final = "label"
 SPLIT: Final = "split"
 SYNTHETIC: Final = "synthetic"
@@ -21,7 +24,7 @@ TRAIN: Final = "train"
 TUNING: Final = "tuning"
 HELD_OUT: Final = "held_out"
 
-#: One row per subject; any further String column is a group (a sensitive feature).
+#: One row per subject; any further column but `PERSON_ID` is a group (a sensitive feature).
 SUBJECTS: Final[Mapping[str, type[pl.DataType]]] = {
     SUBJECT_ID: pl.Int64,
     LABEL: pl.Boolean,
@@ -53,6 +56,11 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """The default `Progress`: says nothing."""
+
+
+def group_names(subjects: pl.DataFrame) -> list[str]:
+    """The group columns of a subjects' frame, in its order."""
+    return [name for name in subjects.columns if name not in SUBJECTS and name != PERSON_ID]
 
 
 def check_frame(

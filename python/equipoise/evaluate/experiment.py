@@ -97,7 +97,8 @@ def run_experiment(
     """Compare `methods` (by name) in cross-validation over the subjects of `records`.
 
     Gains are measured from the method named "original". `keep_together` (S,) holds ids of persons
-    whose subjects must stay in one part of a fold. `resamples` are those of the gains' intervals.
+    whose subjects must stay in one part of a fold (default: `schema.PERSON_ID`, where subjects have
+    it). `resamples` are those of the gains' intervals.
     Subjects with an unknown label are left out and counted in the notes.
 
     Raises `DataError` for an unknown group column or a label of one class, `UsageError` for an
@@ -113,6 +114,7 @@ def run_experiment(
     if left_out:
         records = records.take(known)
         keep_together = None if keep_together is None else keep_together[known]
+    keep_together = _persons(records) if keep_together is None else keep_together
     work = _Work(
         by=by,
         groupings=groupings_of(records.subjects, by),
@@ -245,6 +247,12 @@ def _check_vocabulary(balanced: Cohort, train: Cohort, method: str) -> None:
             want="the vocabulary of its training cohort",
             got="another",
         )
+
+
+def _persons(records: Records) -> npt.NDArray[np.generic] | None:
+    if schema.PERSON_ID not in records.subjects.columns:
+        return None
+    return records.subjects[schema.PERSON_ID].to_numpy()
 
 
 def _check_request(by: Sequence[str], methods: Mapping[str, Method], models: Sequence[str]) -> None:

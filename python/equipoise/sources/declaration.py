@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import polars as pl
+
+from equipoise.tasks import GroupSettings, Task
 
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
@@ -15,7 +18,14 @@ ColumnKind = Literal["id", "integer", "float", "text", "time"]
 class Reader(Protocol):
     """Reads the named columns of a small table into a frame; raises `DataError`."""
 
+    @property
+    def groups(self) -> GroupSettings:
+        """How ages and races become groups."""
+
     def __call__(self, table: str, columns: Mapping[str, ColumnKind]) -> pl.DataFrame: ...
+
+    def files(self, table: str) -> list[Path]:
+        """The files of a table; raises `DataError` if there are none."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,21 @@ class Dictionary:
 
 
 @dataclass(frozen=True)
+class When:
+    """When an event happened: a column of times, or of minutes since its visit's start."""
+
+    column: str
+    unit: Literal["time", "minutes"] = "time"
+
+
+@dataclass(frozen=True)
 class CodeEvents:
     """A table of coded events.
 
     `system` is the column that says which code system a code belongs to, and `systems` the name of
     each of its values; without them all codes belong to the system called as the kind.
+    `split` takes the codes as they stand (raw: their number, code: text) to rows of (raw, system,
+    code), for tables that write several codes into one cell.
     """
 
     table: str
@@ -41,7 +61,9 @@ class CodeEvents:
     code: str
     system: str | None = None
     systems: Mapping[str, str] = field(default_factory=dict)
+    split: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     dictionary: Dictionary | None = None
+    when: When | None = None
 
 
 @dataclass(frozen=True)
@@ -54,21 +76,49 @@ class ValueEvents:
     value: str
     integer_labs: bool = False
     dictionary: Dictionary | None = None
+    when: When | None = None
+
+
+@dataclass(frozen=True)
+class MixedEvents:
+    """A table that holds both: an event with a finite number is a lab, any other is a code (MEDS).
+
+    visit: the column of visit ids, or None where an event belongs to the visit whose start and end
+    enclose it. lab: the columns that name a lab, the first of which is the code.
+    name_codes: takes (code,) to rows of (code, kind, system, name, dropped), in the same order;
+    `dropped` is the reason why events of this code are left out, or null.
+    title: the columns of `dictionary` that hold the code and its title.
+    """
+
+    table: str
+    visit: str | None
+    subject: str
+    lab: tuple[str, ...]
+    value: str
+    when: When
+    name_codes: Callable[[pl.DataFrame], pl.DataFrame]
+    dictionary: Dictionary | None = None
 
 
 @dataclass(frozen=True)
 class Stays:
     """What a source's small tables say.
 
-    visits: subject_id, visit_id (Int64), start, end (Datetime), and whatever tasks need.
-    subjects: subject_id and one String column per group.
+    visits: subject_id, visit_id (Int64), start, end (Datetime, null where a source has no dates),
+    and whatever tasks need; in the order of subjects, then of time.
+    subjects: subject_id, one String column per group, and `schema.SPLIT` (String) and
+    `schema.PERSON_ID` (Int64) where the source has them.
     ledger: `schema.LEDGER` for the tables read; oddities: what was noticed, and how often.
+    codes: visit_id, kind, system, code. values: visit_id, lab, value (finite). Both for what stands
+    in the visits' own table.
     """
 
     visits: pl.DataFrame
     subjects: pl.DataFrame
     ledger: pl.DataFrame
     oddities: Mapping[str, int]
+    codes: pl.DataFrame | None = None
+    values: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +126,7 @@ class Source:
     """A source of records.
 
     folders: where its tables may lie below the root. stay_tables: those that `read_stays` reads.
+    optional: tables that may be absent. tasks: tasks that only this source has, by name.
     """
 
     name: str
@@ -84,10 +135,20 @@ class Source:
     read_stays: Callable[[Reader], Stays]
     codes: tuple[CodeEvents, ...] = ()
     values: tuple[ValueEvents, ...] = ()
+    mixed: Callable[[Reader], MixedEvents] | None = None
+    optional: tuple[str, ...] = ()
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[str]:
-        """Every table that is read."""
+        """Every table that is read, each once."""
         events: list[CodeEvents | ValueEvents] = [*self.codes, *self.values]
         dictionaries = [event.dictionary.table for event in events if event.dictionary]
-        return [*self.stay_tables, *(event.table for event in events), *dictionaries]
+        names = [*self.stay_tables, *(event.table for event in events), *dictionaries]
+        return list(dict.fromkeys(names))
+
+
+def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
+    """The ledger of `table` from its rows' column `outcome`."""
+    counts = judged.group_by("outcome").agg(pl.len().cast(pl.Int64).alias("rows")).sort("outcome")
+    return counts.select(pl.lit(table).alias("table"), "outcome", "rows")

@@ -1,4 +1,4 @@
-"""Where a source's tables lie: `NAME.csv.gz`, `NAME.csv`, `NAME.parquet`, or a folder of such."""
+"""Where a source's tables lie: `NAME.csv.gz`, `NAME.csv`, `NAME.parquet`, or folders of such."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_table(root: Path, folders: Sequence[str], table: str) -> list[Path]:
                     return [path]
             shards = root / folder / name
             for suffix in SUFFIXES:
-                files = sorted(shards.glob(f"*{suffix}"))
+                files = sorted(shards.rglob(f"*{suffix}"))
                 if files:
                     return files
     tried = ", ".join(f"{table}{suffix}" for suffix in SUFFIXES)
@@ -38,11 +38,7 @@ def check_root(root: Path, folders: Sequence[str], tables: Sequence[str]) -> Non
     if not root.is_dir():
         got = "a file" if root.exists() else "nothing there"
         raise DataError(table=str(root), want="a folder of tables", got=got)
-    for table in tables:
-        try:
-            find_table(root, folders, table)
-        except DataError:
-            continue
+    if any(has_table(root, folders, table) for table in tables):
         return
     raise DataError(
         table=str(root),
@@ -54,4 +50,16 @@ def check_root(root: Path, folders: Sequence[str], tables: Sequence[str]) -> Non
 
 def all_files(source: Source, root: Path) -> list[Path]:
     """The files of all tables that `source` reads below `root`; raises `DataError`."""
-    return [path for table in source.tables for path in find_table(root, source.folders, table)]
+    found = []
+    for table in source.tables:
+        if table not in source.optional or has_table(root, source.folders, table):
+            found += find_table(root, source.folders, table)
+    return found
+
+
+def has_table(root: Path, folders: Sequence[str], table: str) -> bool:
+    """Whether `table` has files."""
+    try:
+        return bool(find_table(root, folders, table))
+    except DataError:
+        return False

@@ -20,8 +20,10 @@ from equipoise.sources.declaration import (
     Source,
     Stays,
     ValueEvents,
+    When,
+    count_outcomes,
 )
-from equipoise.tasks import OTHER_RACE, age_band, race_group
+from equipoise.tasks import OTHER_RACE, GroupSettings
 
 PATIENTS: Final[Mapping[str, ColumnKind]] = {
     "subject_id": "id",
@@ -53,12 +55,12 @@ def read_stays(read: Reader) -> Stays:
         .join(patients.unique(schema.SUBJECT_ID, keep="first"), on=schema.SUBJECT_ID, how="left")
         .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
     )
-    subjects, oddities = _groups(visits)
+    subjects, oddities = _groups(visits, read.groups)
     patients = patients.with_columns(_fate_of_patient(visits).alias("outcome"))
     return Stays(
         visits=visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod"),
         subjects=subjects,
-        ledger=pl.concat([_ledger("patients", patients), _ledger("admissions", admissions)]),
+        ledger=pl.concat([count_outcomes("patients", patients), count_outcomes("admissions", admissions)]),
         oddities=oddities,
     )
 
@@ -88,16 +90,16 @@ def _fate_of_patient(visits: pl.DataFrame) -> pl.Expr:
     )
 
 
-def _groups(visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+def _groups(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame, dict[str, int]]:
     """Each subject's groups at the first admission, and how many have another value later."""
     first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
     age = pl.col("anchor_age") + pl.col("start").dt.year() - pl.col("anchor_year")
-    race, unknown = race_group(first["race"])
+    race, unknown = groups.race_group(first["race"])
     subjects = first.select(
         schema.SUBJECT_ID,
         sex=pl.col("gender").fill_null("Unknown"),
         race=race,
-        age_band=age_band(age),
+        age_band=groups.age_band(age),
         insurance=pl.col("insurance").fill_null("Unknown"),
     )
     distinct = visits.group_by(schema.SUBJECT_ID).agg(
@@ -113,11 +115,6 @@ def _groups(visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
         f"subjects whose race is not in the table of races ({OTHER_RACE})": unknown,
     }
     return subjects, oddities
-
-
-def _ledger(table: str, judged: pl.DataFrame) -> pl.DataFrame:
-    counts = judged.group_by("outcome").agg(pl.len().cast(pl.Int64).alias("rows")).sort("outcome")
-    return counts.select(pl.lit(table).alias("table"), "outcome", "rows")
 
 
 MIMIC_IV: Final = Source(
@@ -143,6 +140,7 @@ MIMIC_IV: Final = Source(
             lab=("itemid",),
             value="valuenum",
             integer_labs=True,
+            when=When("charttime"),
             dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
         ),
     ),

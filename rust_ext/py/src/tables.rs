@@ -2,8 +2,8 @@
 
 use crate::convert::{data_error, ledger, run};
 use equipoise_core::Error;
+use equipoise_core::read::Table;
 use equipoise_core::read::table::Kind;
-use equipoise_core::read::{BLOCK, Table};
 use equipoise_core::records::{self, VisitIndex};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
@@ -17,7 +17,7 @@ type ValuesOut<'py> =
     (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f64>>, Named<'py>);
 
 #[pyfunction]
-#[pyo3(signature = (files, columns, *, threads=1, block=BLOCK, progress=None))]
+#[pyo3(signature = (files, columns, *, threads=1, block=1048576, progress=None))]
 pub fn read_table(
     py: Python<'_>,
     files: Vec<PathBuf>,
@@ -52,7 +52,7 @@ fn index_of(py: Python<'_>, visits: &PyReadonlyArray1<'_, i64>) -> PyResult<Visi
 }
 
 #[pyfunction]
-#[pyo3(signature = (files, columns, visits, *, threads=1, block=BLOCK, progress=None))]
+#[pyo3(signature = (files, columns, visits, *, threads=1, block=1048576, progress=None))]
 pub fn read_codes<'py>(
     py: Python<'py>,
     files: Vec<PathBuf>,
@@ -72,8 +72,10 @@ pub fn read_codes<'py>(
     Ok((read.offsets.into_pyarray(py), read.codes.into_pyarray(py), named))
 }
 
+// Python's keyword arguments are this function's parameters.
+#[allow(clippy::too_many_arguments)]
 #[pyfunction]
-#[pyo3(signature = (files, columns, visits, *, known=None, threads=1, block=BLOCK, progress=None))]
+#[pyo3(signature = (files, columns, visits, *, known=None, threads=1, block=1048576, progress=None))]
 pub fn read_values<'py>(
     py: Python<'py>,
     files: Vec<PathBuf>,

@@ -50,14 +50,11 @@ pub trait Sink: Send {
 pub struct Run<'a> {
     /// Number of threads, at least 1.
     pub threads: usize,
-    /// Bytes of text that are held and read at a time ([`BLOCK`]); no result depends on it.
+    /// Bytes of text that are held and read at a time; no result depends on it.
     pub block: usize,
     /// Called now and then from the calling thread with (bytes done, bytes in all); `false` stops.
     pub progress: &'a mut dyn FnMut(u64, u64) -> bool,
 }
-
-/// The usual [`Run::block`]: small enough for the cache, large enough to be worth a lock.
-pub const BLOCK: usize = 1 << 20;
 
 /// A piece of a table that one thread reads.
 enum Unit {

@@ -1,0 +1,285 @@
+"""One reading of a source: which files, what the core reads of them, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from equipoise import _core, schema
+from equipoise.errors import DataError
+from equipoise.ragged import Columns, Offsets, offsets_of, positions
+from equipoise.sources.attach import FATE, VISIT, Attaching, attach, count_fates
+from equipoise.sources.declaration import (
+    CodeEvents,
+    ColumnKind,
+    Dictionary,
+    Source,
+    ValueEvents,
+)
+from equipoise.sources.files import find_table
+from equipoise.tasks import GroupSettings, Window
+
+SEPARATOR: Final = "\x1f"
+CODE_TABLE: Final = {name: pl.String for name in ("kind", "system", "code", "title")}
+LAB_TABLE: Final = {name: pl.String for name in ("lab", "title")}
+NO_VISIT: Final = "no visit id"
+
+
+class Codes(NamedTuple):
+    """Each visit's numbers of rows of `table` (kind, system, code, title), ascending."""
+
+    offsets: Offsets
+    codes: Columns
+    table: pl.DataFrame
+    ledger: pl.DataFrame
+
+
+class Values(NamedTuple):
+    """Each visit's numbers of rows of `table` (lab, title), ascending, and each one's mean."""
+
+    offsets: Offsets
+    labs: Columns
+    values: npt.NDArray[np.float64]
+    table: pl.DataFrame
+    ledger: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of a source (a `Reader`). `scratch` is a folder for what must be rewritten."""
+
+    source: Source
+    root: Path
+    threads: int
+    progress: schema.Progress
+    groups: GroupSettings
+    window: Window | None
+    scratch: Path
+
+    def files(self, table: str) -> list[Path]:
+        """The files of a table; raises `DataError` if there are none."""
+        return find_table(self.root, self.source.folders, table)
+
+    def __call__(self, table: str, columns: Mapping[str, ColumnKind]) -> pl.DataFrame:
+        """A small table as a frame; an empty one is an error."""
+        files = self.files(table)
+        batch = _core.read_table(files, list(columns.items()), threads=self.threads)
+        frame = pl.DataFrame(pa.record_batch(batch))
+        check_rows(files, len(frame))
+        return frame
+
+    def codes(self, events: CodeEvents, visits: pl.DataFrame) -> Codes:
+        """A table of codes."""
+        named = [events.code, *([events.system] if events.system else [])]
+        files, visit, left_out = self._within(events, named, visits)
+        ids = visits[schema.VISIT_ID].to_numpy()
+        offsets, codes, (names, counts) = _core.read_codes(
+            files, [visit, *named], ids, threads=self.threads, progress=self.tell(events.table)
+        )
+        check_rows(files, sum(rows for _, rows in counts))
+        ledger = ledger_of(events.table, counts, left_out)
+        parts = _parts(names, ["code", "system"][: len(named)])
+        if events.split is not None:
+            rows = events.split(parts.with_row_index("raw"))
+            rows = rows.with_columns(kind=pl.lit(events.kind), title=pl.col("code"))
+            return Codes(*_renumbered(offsets, codes, rows), ledger)
+        if events.system:
+            system = pl.col("system").replace(dict(events.systems))
+        else:
+            system = pl.lit(events.kind)
+        titles = self.titles(events.dictionary, parts)
+        table = parts.select(pl.lit(events.kind).alias("kind"), system.alias("system"), "code")
+        return Codes(offsets, codes, table.with_columns(titles), ledger)
+
+    def values(self, events: ValueEvents, visits: pl.DataFrame) -> Values:
+        """A table of values."""
+        files, visit, left_out = self._within(events, [*events.lab, events.value], visits)
+        known = None
+        if events.integer_labs and events.dictionary:
+            dictionary = self(events.dictionary.table, {events.dictionary.key[0]: "integer"})
+            known = dictionary.to_series().drop_nulls().unique().sort().to_numpy()
+        ids = visits[schema.VISIT_ID].to_numpy()
+        columns = [visit, *events.lab, events.value]
+        read = self.means(events.table, files, columns, ids, known)
+        offsets, labs, values, names, counts = read
+        check_rows(files, sum(rows for _, rows in counts))
+        parts = _parts(names, events.lab)
+        table = parts.select(lab_name(events.lab), self.titles(events.dictionary, parts))
+        return Values(offsets, labs, values, table, ledger_of(events.table, counts, left_out))
+
+    def means(
+        self,
+        table: str,
+        files: Sequence[Path],
+        columns: Sequence[str],
+        visits: npt.NDArray[np.int64],
+        known: npt.NDArray[np.int64] | None = None,
+    ) -> tuple[Offsets, Columns, npt.NDArray[np.float64], list[str], list[tuple[str, int]]]:
+        """Exact means by visit and lab: offsets, labs, values, names, counts of rows."""
+        offsets, labs, values, (names, counts) = _core.read_values(
+            files, columns, visits, known=known, threads=self.threads, progress=self.tell(table)
+        )
+        return offsets, labs, values, names, counts
+
+    def _within(
+        self, events: CodeEvents | ValueEvents, columns: Sequence[str], visits: pl.DataFrame
+    ) -> tuple[list[Path], str, Mapping[str, int]]:
+        """Files to read, their column of visit ids, and what a window has left out of them."""
+        files = self.files(events.table)
+        if self.window is None:
+            return files, events.visit, {}
+        how = Attaching(events.visit, None, columns, events.when)
+        files = attach(files, how, visits, self.window, self.scratch)
+        return files, VISIT, count_fates(files)
+
+    def titles(self, dictionary: Dictionary | None, parts: pl.DataFrame) -> pl.Series:
+        """A title for each row of `parts`: the dictionary's, else the name itself."""
+        name = parts.select(lab_name(parts.columns)).to_series()
+        if dictionary is None:
+            return name.alias("title")
+        columns: dict[str, ColumnKind] = dict.fromkeys((*dictionary.key, *dictionary.title), "text")
+        entries = self(dictionary.table, columns).unique(dictionary.key, keep="first")
+        title = pl.concat_str(list(dictionary.title), separator=", ", ignore_nulls=True)
+        entries = entries.select(*dictionary.key, title.alias("title"))
+        keys = parts.rename(dict(zip(parts.columns, dictionary.key, strict=True)))
+        joined = keys.join(entries, on=list(dictionary.key), how="left", maintain_order="left")
+        return pl.select(pl.when(joined["title"] != "").then(joined["title"])).to_series().fill_null(name).alias("title")  # fmt: skip
+
+    def tell(self, stage: str) -> partial[None]:
+        """Progress of one stage."""
+        return partial(self.progress, stage)
+
+
+def lab_name(columns: Sequence[str]) -> pl.Expr:
+    """The parts of a name in one text, without the empty ones: `glucose, mg/dL`, `pH`."""
+    parts = [pl.when(pl.col(name) != "").then(pl.col(name)) for name in columns]
+    return pl.concat_str(parts, separator=", ", ignore_nulls=True).alias("lab")
+
+
+def codes_of_rows(rows: pl.DataFrame, visits: pl.DataFrame) -> Codes:
+    """Codes from rows of (visit_id, kind, system, code[, title]); those of no visit are left out."""
+    if "title" not in rows.columns:
+        rows = rows.with_columns(title=pl.col("code"))
+    table = rows.select(list(CODE_TABLE)).unique(["kind", "system", "code"], keep="first")
+    table = table.sort("kind", "system", "code")
+    numbered = table.with_row_index("number").drop("title")
+    pairs = _placed(rows.join(numbered, on=["kind", "system", "code"]), visits)
+    pairs = pairs.select("place", "number").unique().sort("place", "number")
+    offsets = offsets_of(np.bincount(pairs["place"].to_numpy(), minlength=len(visits)))
+    codes = pairs["number"].cast(pl.Int32).to_numpy()
+    return Codes(offsets, codes, table, pl.DataFrame(schema=dict(schema.LEDGER)))
+
+
+def values_of_rows(rows: pl.DataFrame, visits: pl.DataFrame) -> Values:
+    """Values from rows of (visit_id, lab, value), one for each visit and lab."""
+    table = rows.select("lab").unique().sort("lab").with_columns(title=pl.col("lab"))
+    numbered = table.select("lab").with_row_index("number")
+    pairs = _placed(rows.join(numbered, on="lab"), visits).sort("place", "number")
+    offsets = offsets_of(np.bincount(pairs["place"].to_numpy(), minlength=len(visits)))
+    labs = pairs["number"].cast(pl.Int32).to_numpy()
+    ledger = pl.DataFrame(schema=dict(schema.LEDGER))
+    return Values(offsets, labs, pairs["value"].cast(pl.Float64).to_numpy(), table, ledger)
+
+
+def join_codes(tables: Sequence[Codes], visits: int) -> Codes:
+    """The codes of several tables in one list per visit, ascending."""
+    if len(tables) == 1:
+        return tables[0]
+    if not tables:
+        ledger = pl.DataFrame(schema=dict(schema.LEDGER))
+        table = pl.DataFrame(schema=CODE_TABLE)
+        return Codes(np.zeros(visits + 1, np.int64), np.empty(0, np.int32), table, ledger)
+    numbers, order, offsets = _joined([(part.offsets, part.codes, len(part.table)) for part in tables], visits)  # fmt: skip
+    names = pl.concat([part.table for part in tables])
+    return Codes(offsets, numbers[order], names, pl.concat([part.ledger for part in tables]))
+
+
+def join_values(tables: Sequence[Values], visits: int) -> Values:
+    """The labs of several tables in one list per visit; raises `DataError` for a lab in two."""
+    if len(tables) == 1:
+        return tables[0]
+    if not tables:
+        ledger = pl.DataFrame(schema=dict(schema.LEDGER))
+        table = pl.DataFrame(schema=LAB_TABLE)
+        nothing = np.empty(0, np.int32)
+        return Values(np.zeros(visits + 1, np.int64), nothing, np.empty(0), table, ledger)
+    names = pl.concat([part.table for part in tables])
+    twice = names.filter(names["lab"].is_duplicated())["lab"]
+    if len(twice):
+        raise DataError(
+            table="tables of values", want="each lab in one table", got=f"{twice[0]} in two"
+        )
+    numbers, order, offsets = _joined([(part.offsets, part.labs, len(part.table)) for part in tables], visits)  # fmt: skip
+    values = np.concatenate([part.values for part in tables])[order]
+    ledger = pl.concat([part.ledger for part in tables])
+    return Values(offsets, numbers[order], values, names, ledger)
+
+
+def _joined(
+    parts: Sequence[tuple[Offsets, Columns, int]], visits: int
+) -> tuple[Columns, npt.NDArray[np.int64], Offsets]:
+    """All parts' numbers, shifted past those of the parts before; their order; the offsets."""
+    shifts = np.cumsum([0, *(size for _, _, size in parts)])
+    owner = np.concatenate([np.repeat(np.arange(visits), np.diff(o)) for o, _, _ in parts])
+    numbers = np.concatenate(
+        [codes + np.int32(shift) for (_, codes, _), shift in zip(parts, shifts, strict=False)]
+    )
+    offsets = offsets_of(np.bincount(owner, minlength=visits))
+    return numbers, np.argsort(owner, kind="stable"), offsets
+
+
+def _renumbered(
+    offsets: Offsets, codes: Columns, rows: pl.DataFrame
+) -> tuple[Offsets, Columns, pl.DataFrame]:
+    """Codes whose names each stand for several: `rows` are (raw, kind, system, code, title)."""
+    keys = ["kind", "system", "code"]
+    table = rows.select(list(CODE_TABLE)).unique(keys, keep="first").sort(keys)
+    numbered = rows.join(table.select(keys).with_row_index("number"), on=keys)
+    numbered = numbered.unique(["raw", "number"]).sort("raw", "number")
+    raws = int(codes.max()) + 1 if len(codes) else 0
+    of_raw = offsets_of(np.bincount(numbered["raw"].to_numpy(), minlength=raws))
+    spread, places = positions(of_raw, codes)
+    owner = np.repeat(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), np.diff(spread))
+    number = numbered["number"].to_numpy().astype(np.int64)[places]
+    pairs = np.unique(owner * max(len(table), 1) + number)
+    owner, number = np.divmod(pairs, max(len(table), 1))
+    offsets = offsets_of(np.bincount(owner, minlength=len(offsets) - 1))
+    return offsets, number.astype(np.int32), table
+
+
+def _placed(rows: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
+    places = visits.select(schema.VISIT_ID).with_row_index("place")
+    return rows.join(places, on=schema.VISIT_ID)
+
+
+def _parts(names: Iterable[str], columns: Sequence[str]) -> pl.DataFrame:
+    """Names whose parts the core joined, as columns."""
+    split = [name.split(SEPARATOR) for name in names]
+    return pl.DataFrame(split, schema=dict.fromkeys(columns, pl.String), orient="row")
+
+
+def ledger_of(
+    table: str, counts: Sequence[tuple[str, int]], left_out: Mapping[str, int]
+) -> pl.DataFrame:
+    """The core's counts; rows that `left_out` names came to it without a visit id."""
+    hidden = sum(left_out.values())
+    rows = [
+        (table, outcome, n - hidden if outcome == NO_VISIT else n) for outcome, n in counts
+    ] + [(table, reason, n) for reason, n in left_out.items()]
+    rows = [row for row in rows if row[2] or row[1] == schema.USED]
+    return pl.DataFrame(rows, schema=dict(schema.LEDGER), orient="row")
+
+
+def check_rows(files: Sequence[Path], rows: int) -> None:
+    """Raise `DataError` for a table without rows."""
+    if rows == 0:
+        names = ", ".join(file.name for file in files)
+        raise DataError(table=names, want="at least one row", got="a header and nothing below it")

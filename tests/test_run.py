@@ -1,0 +1,85 @@
+"""The whole road by the command line: on the real demo, and from the simulated hospital."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import equipoise as eq
+from equipoise import schema
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    code = "from equipoise.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_the_real_demo_becomes_a_report(shared_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    root = shared_data / "mimic-iv-demo"
+    done = cli("run", "mimic-iv", root, "--by", "sex", "--out", out, "--folds", 3)
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout.replace("\n", "")
+    page = (out / "report.html").read_text()
+    assert "275" in page
+    assert "107" in page
+    records = eq.VisitRecords.load(out / "records")
+    assert (len(records), len(records.visits)) == (100, 275)
+    balanced = eq.Cohort.load(out / "balanced")
+    cells = balanced.subjects.group_by(schema.LABEL, "sex").agg(pl.len())
+    assert cells["len"].n_unique() == 1, "every cell is as large as the largest"
+    real = balanced.filter(~balanced.subjects[schema.SYNTHETIC])
+    assert len(real) == 100
+    found = json.loads(cli("inspect", out, "--json").stdout)
+    assert found["results"]["positives"] == 15
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.slow
+def test_the_verbs_one_by_one(tmp_path: Path) -> None:
+    hospital, records, model = tmp_path / "hospital", tmp_path / "records", tmp_path / "model"
+    plan, synthetic = tmp_path / "plan.csv", tmp_path / "synthetic"
+    plan.write_text("label,sex,synthetic\ntrue,F,7\nfalse,M,2\n")
+    few = ("--labs", 10, "--folds", 2, "--out", tmp_path / "results")
+    steps: list[tuple[object, ...]] = [
+        ("simulate", "--patients", 300, "--seed", 1, "--out", hospital),
+        ("extract", "mimic-iv", hospital, "--out", records),
+        ("train", records, "--by", "sex", "--out", model, "--labs", 10),
+        ("sample", model, "--plan", plan, "--out", synthetic),
+        ("sample", model, "--balance", "--out", tmp_path / "filled"),
+        ("evaluate", records, "--by", "sex", "--methods", "original,upsample", *few),
+        ("report", tmp_path / "results", "--out", tmp_path / "report.html"),
+    ]
+    for step in steps:
+        done = cli(*step)
+        assert done.returncode == 0, (step, done.stderr)
+    cohort = eq.Cohort.load(synthetic)
+    assert cohort.subjects[schema.SYNTHETIC].all()
+    counts = cohort.subjects.group_by(schema.LABEL, "sex").agg(pl.len()).sort(schema.LABEL)
+    assert counts.rows() == [(False, "M", 2), (True, "F", 7)]
+    assert (tmp_path / "report.html").stat().st_size > 50_000
+    for folder in (records, model, synthetic, tmp_path / "results"):
+        assert cli("inspect", folder).returncode == 0
+        assert json.loads(cli("inspect", folder, "--json").stdout)["kind"]
+    again = cli("sample", model, "--plan", plan, "--out", tmp_path / "again")
+    assert again.returncode == 0
+    assert (tmp_path / "again" / "codes.arrow").read_bytes() == (
+        synthetic / "codes.arrow"
+    ).read_bytes()
+
+
+def test_usage_errors_end_with_two(tmp_path: Path) -> None:
+    for arguments in (["extract"], ["sing"], ["sample", tmp_path, "--out", tmp_path / "x"]):
+        done = cli(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    done = cli("inspect", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert "want a finished folder" in done.stderr
