@@ -17,7 +17,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "inspection"),
     ("report",),
     ("evaluate", "balance", "generator", "cluster", "simulate"),
-    ("cohort", "vocabulary", "records", "reading"),
+    ("cohort", "vocabulary", "records", "reading", "mixed_reading"),
     ("sources", "tasks", "ragged", "store", "_core"),
     ("schema", "errors"),
 )

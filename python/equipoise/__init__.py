@@ -2,7 +2,14 @@
 
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, EquipoiseError, LeakageError, UsageError
-from equipoise.records import VisitRecords, read_eicu, read_mimic_iv, read_source
+from equipoise.records import (
+    VisitRecords,
+    read_eicu,
+    read_meds,
+    read_mimic_iv,
+    read_source,
+    read_tables,
+)
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 __all__ = [
@@ -16,6 +23,8 @@ __all__ = [
     "VocabularySettings",
     "concat",
     "read_eicu",
+    "read_meds",
     "read_mimic_iv",
     "read_source",
+    "read_tables",
 ]

@@ -16,7 +16,7 @@ import pyarrow as pa
 from equipoise import _core, schema
 from equipoise.errors import DataError
 from equipoise.ragged import Columns, Offsets, offsets_of, positions
-from equipoise.sources.attach import FATE, VISIT, Attaching, attach, count_fates
+from equipoise.sources.attach import VISIT, Attaching, attach, count_fates
 from equipoise.sources.declaration import (
     CodeEvents,
     ColumnKind,
@@ -24,12 +24,12 @@ from equipoise.sources.declaration import (
     Source,
     ValueEvents,
 )
-from equipoise.sources.files import find_table
+from equipoise.sources.files import find_table, has_table
 from equipoise.tasks import GroupSettings, Window
 
 SEPARATOR: Final = "\x1f"
-CODE_TABLE: Final = {name: pl.String for name in ("kind", "system", "code", "title")}
-LAB_TABLE: Final = {name: pl.String for name in ("lab", "title")}
+CODE_TABLE: Final = dict.fromkeys(("kind", "system", "code", "title"), pl.String)
+LAB_TABLE: Final = dict.fromkeys(("lab", "title"), pl.String)
 NO_VISIT: Final = "no visit id"
 
 
@@ -67,6 +67,10 @@ class Reading:
     def files(self, table: str) -> list[Path]:
         """The files of a table; raises `DataError` if there are none."""
         return find_table(self.root, self.source.folders, table)
+
+    def has(self, table: str) -> bool:
+        """Whether a table has files."""
+        return has_table(self.root, self.source.folders, table)
 
     def __call__(self, table: str, columns: Mapping[str, ColumnKind]) -> pl.DataFrame:
         """A small table as a frame; an empty one is an error."""
@@ -151,7 +155,7 @@ class Reading:
         entries = entries.select(*dictionary.key, title.alias("title"))
         keys = parts.rename(dict(zip(parts.columns, dictionary.key, strict=True)))
         joined = keys.join(entries, on=list(dictionary.key), how="left", maintain_order="left")
-        return pl.select(pl.when(joined["title"] != "").then(joined["title"])).to_series().fill_null(name).alias("title")  # fmt: skip
+        return joined["title"].replace("", None).fill_null(name)
 
     def tell(self, stage: str) -> partial[None]:
         """Progress of one stage."""
@@ -165,7 +169,7 @@ def lab_name(columns: Sequence[str]) -> pl.Expr:
 
 
 def codes_of_rows(rows: pl.DataFrame, visits: pl.DataFrame) -> Codes:
-    """Codes from rows of (visit_id, kind, system, code[, title]); those of no visit are left out."""
+    """Codes from rows of (visit_id, kind, system, code, and title or not)."""
     if "title" not in rows.columns:
         rows = rows.with_columns(title=pl.col("code"))
     table = rows.select(list(CODE_TABLE)).unique(["kind", "system", "code"], keep="first")
@@ -197,7 +201,8 @@ def join_codes(tables: Sequence[Codes], visits: int) -> Codes:
         ledger = pl.DataFrame(schema=dict(schema.LEDGER))
         table = pl.DataFrame(schema=CODE_TABLE)
         return Codes(np.zeros(visits + 1, np.int64), np.empty(0, np.int32), table, ledger)
-    numbers, order, offsets = _joined([(part.offsets, part.codes, len(part.table)) for part in tables], visits)  # fmt: skip
+    parts = [(part.offsets, part.codes, len(part.table)) for part in tables]
+    numbers, order, offsets = _joined(parts, visits)
     names = pl.concat([part.table for part in tables])
     return Codes(offsets, numbers[order], names, pl.concat([part.ledger for part in tables]))
 
@@ -217,7 +222,8 @@ def join_values(tables: Sequence[Values], visits: int) -> Values:
         raise DataError(
             table="tables of values", want="each lab in one table", got=f"{twice[0]} in two"
         )
-    numbers, order, offsets = _joined([(part.offsets, part.labs, len(part.table)) for part in tables], visits)  # fmt: skip
+    parts = [(part.offsets, part.labs, len(part.table)) for part in tables]
+    numbers, order, offsets = _joined(parts, visits)
     values = np.concatenate([part.values for part in tables])[order]
     ledger = pl.concat([part.ledger for part in tables])
     return Values(offsets, numbers[order], values, names, ledger)
@@ -271,9 +277,9 @@ def ledger_of(
 ) -> pl.DataFrame:
     """The core's counts; rows that `left_out` names came to it without a visit id."""
     hidden = sum(left_out.values())
-    rows = [
-        (table, outcome, n - hidden if outcome == NO_VISIT else n) for outcome, n in counts
-    ] + [(table, reason, n) for reason, n in left_out.items()]
+    rows = [(table, outcome, n - hidden if outcome == NO_VISIT else n) for outcome, n in counts] + [
+        (table, reason, n) for reason, n in left_out.items()
+    ]
     rows = [row for row in rows if row[2] or row[1] == schema.USED]
     return pl.DataFrame(rows, schema=dict(schema.LEDGER), orient="row")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow as pa
 from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
+from equipoise.mixed_reading import read_mixed
 from equipoise.ragged import (
     Columns,
     Offsets,
@@ -38,6 +39,9 @@ from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
 from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_named, window_of
 from equipoise.vocabulary import Vocabulary, VocabularySettings
+
+if TYPE_CHECKING:
+    from equipoise.sources.meds import MedsSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +211,32 @@ def read_eicu(
     return read_source(eicu_source(codes), root, task, **options)
 
 
+def read_meds(
+    root: Path | str,
+    task: str = "in_hospital_mortality",
+    *,
+    settings: MedsSettings | None = None,
+    **options: Any,
+) -> VisitRecords:
+    """Read the MEDS dataset in `root`. `options` are those of `read_source`."""
+    from equipoise.sources.meds import meds_source
+
+    return read_source(meds_source(settings), root, task, **options)
+
+
+def read_tables(
+    root: Path | str, spec: Path | str, task: str | None = None, **options: Any
+) -> VisitRecords:
+    """Read anyone's own tables in `root`, as the TOML file `spec` says (see `sources.spec`).
+
+    Without `task` it is the spec's first. `options` are those of `read_source`.
+    """
+    from equipoise.sources.tables import tables_source
+
+    source = tables_source(spec)
+    return read_source(source, root, task or next(iter(source.tasks)), **options)
+
+
 def read_source(
     source: Source,
     root: Path | str,
@@ -236,8 +266,14 @@ def read_source(
     check_root(Path(root), source.folders, source.tables)
     with TemporaryDirectory(prefix="equipoise-") as scratch:
         reading = Reading(
-            source, Path(root), threads or os.cpu_count() or 1, progress, groups, window, Path(scratch)
-        )  # fmt: skip
+            source=source,
+            root=Path(root),
+            threads=threads or os.cpu_count() or 1,
+            progress=progress,
+            groups=groups,
+            window=window,
+            scratch=Path(scratch),
+        )
         records = _read(reading, chosen, Path(labels) if labels else None)
     config: dict[str, Any] = {"source": source.name, "task": chosen.name}
     config |= {"until": until} if until else {}
@@ -257,11 +293,13 @@ def _read(reading: Reading, task: Task, labels: Path | None) -> VisitRecords:
     if stays.values is not None:
         values.append(values_of_rows(stays.values, visits))
     if source.mixed is not None:
-        labs, rest = read_mixed(reading, source.mixed(reading), visits)  # type: ignore
+        labs, rest = read_mixed(reading, source.mixed(reading), visits)
         values.append(labs)
         codes.append(rest)
     coded, measured = join_codes(codes, len(visits)), join_values(values, len(visits))
-    ledger = pl.concat([stays.ledger, ledger_of("visits", [*fates.items()], {}) , coded.ledger, measured.ledger])
+    ledger = pl.concat(
+        [stays.ledger, ledger_of("visits", [*fates.items()], {}), coded.ledger, measured.ledger]
+    )
     return VisitRecords(
         subjects=subjects,
         visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end"),

@@ -111,9 +111,9 @@ def label_visits(
     what the task needs.
     """
     missing = [name for name in task.needs if name not in visits.columns]
-    missing += [
-        name for name in task.needs if name not in missing and visits[name].null_count() == len(visits) > 0
-    ]  # fmt: skip
+    known = [name for name in task.needs if name not in missing]
+    if len(visits):
+        missing += [name for name in known if visits[name].null_count() == len(visits)]
     if missing:
         raise UsageError(
             f"{source} cannot say {task.name}: it has no {' and no '.join(missing)} of its visits"
@@ -194,11 +194,12 @@ class GroupSettings:
     def age_band(self, age: pl.Expr) -> pl.Expr:
         """Bands of whole years, each up to its cut; null is Unknown."""
         cuts = self.age_cuts
-        band = pl.when(age <= cuts[0]).then(pl.lit(f"<={cuts[0]}"))
-        for low, high in pairwise(cuts):
-            band = band.when(age <= high).then(pl.lit(f"{low + 1}-{high}"))
-        band = band.when(age > cuts[-1]).then(pl.lit(f">={cuts[-1] + 1}"))
-        return band.otherwise(pl.lit("Unknown"))
+        names = [f"<={cuts[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(cuts))]
+        bands = [
+            pl.when(age <= cut).then(pl.lit(name)) for cut, name in zip(cuts, names, strict=True)
+        ]
+        oldest = pl.when(age > cuts[-1]).then(pl.lit(f">={cuts[-1] + 1}"))
+        return pl.coalesce(*bands, oldest, pl.lit("Unknown"))
 
     def race_group(self, race: pl.Series) -> tuple[pl.Series, int]:
         """The group of each race as a source writes it, and how many are not in the table.

@@ -135,9 +135,7 @@ def _time(when: When | None, schema_: pl.Schema) -> pl.Expr:
         return column.cast(pl.Datetime("us"))
     text = column.str.strip_chars().str.replace("T", " ", literal=True).str.slice(0, 19)
     formats = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-    return pl.coalesce(
-        text.str.to_datetime(form, strict=False, time_unit="us") for form in formats
-    )
+    return pl.coalesce(text.str.to_datetime(form, strict=False, time_unit="us") for form in formats)
 
 
 def _by_id(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.LazyFrame:
@@ -153,7 +151,12 @@ def _by_time(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.L
     right = right.with_columns(pl.col("__start").alias("__from"), __known=True)
     timed = left.filter(pl.col(AT).is_not_null()).sort(AT)
     joined = timed.join_asof(
-        right, left_on=AT, right_on="__from", by="__subject", strategy="backward"
+        right,
+        left_on=AT,
+        right_on="__from",
+        by="__subject",
+        strategy="backward",
+        check_sortedness=False,
     )
     inside = pl.col(AT) <= pl.col("__end")
     joined = joined.with_columns(pl.when(inside).then(pl.col(VISIT)).alias(VISIT))
@@ -165,27 +168,19 @@ def _fate(how: Attaching, window: Window | None) -> pl.Expr:
     """Why an event is left out, or null. Who has no visit is left to the reader to count."""
     nothing = pl.lit(None, pl.String)
     if how.visit is None:
-        placed = (
-            pl.when(pl.col(AT).is_null())
-            .then(pl.lit(NO_TIME))
-            .when(pl.col(VISIT).is_null())
-            .then(pl.lit(OUTSIDE))
-        )
+        no_time = pl.when(pl.col(AT).is_null()).then(pl.lit(NO_TIME))
+        outside = pl.when(pl.col(VISIT).is_null()).then(pl.lit(OUTSIDE))
+        placed = pl.coalesce(no_time, outside)
     else:
-        placed = pl.when(pl.col("__known").is_null()).then(nothing)
+        placed = nothing
     if window is None:
-        return placed.otherwise(nothing)
-    if how.when is None:
-        # An event without a time of its own is known when the visit is over.
-        late, no_time = pl.col("__end") > pl.col("__limit"), pl.col("__end").is_null()
-    elif how.when.unit == "minutes":
-        late, no_time = pl.col(AT) > window.minutes, pl.col(AT).is_null()
-    else:
-        late, no_time = pl.col(AT) > pl.col("__limit"), pl.col(AT).is_null()
-    return (
-        placed.when(no_time)
-        .then(pl.lit(NO_TIME))
-        .when(late.fill_null(value=True))
-        .then(pl.lit(LATE))
-        .otherwise(nothing)
-    )
+        return placed
+    # An event without a time of its own is known when the visit is over.
+    at = pl.col("__end") if how.when is None else pl.col(AT)
+    minutes = how.when is not None and how.when.unit == "minutes"
+    limit = pl.lit(window.minutes) if minutes else pl.col("__limit")
+    # A visit without a prediction lies before one that has it.
+    open_end = window.anchor == "prediction_time"
+    unknown = at.is_null() if open_end else at.is_null() | limit.is_null()
+    late = pl.when(unknown).then(pl.lit(NO_TIME)).when(at > limit).then(pl.lit(LATE))
+    return pl.when(pl.col("__known")).then(pl.coalesce(placed, late)).otherwise(placed)

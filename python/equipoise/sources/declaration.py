@@ -27,6 +27,9 @@ class Reader(Protocol):
     def files(self, table: str) -> list[Path]:
         """The files of a table; raises `DataError` if there are none."""
 
+    def has(self, table: str) -> bool:
+        """Whether a table has files."""
+
 
 @dataclass(frozen=True)
 class Dictionary:

@@ -38,7 +38,10 @@ PATIENT: Final[Mapping[str, ColumnKind]] = {
     "ethnicity": "text",
     "hospitaldischargestatus": "text",
 }
-NAMES: Final = {"patientunitstayid": schema.VISIT_ID, "patienthealthsystemstayid": schema.SUBJECT_ID}
+NAMES: Final = {
+    "patientunitstayid": schema.VISIT_ID,
+    "patienthealthsystemstayid": schema.SUBJECT_ID,
+}
 FATES: Final = {"Expired": True, "Alive": False}
 SEXES: Final = ("Female", "Male", "Other")
 #: What "> 89" stands for.
@@ -92,9 +95,7 @@ def _age(text: pl.Series) -> pl.Series:
     return age.alias("age")
 
 
-def _subjects(
-    visits: pl.DataFrame, groups: GroupSettings
-) -> tuple[pl.DataFrame, dict[str, int]]:
+def _subjects(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame, dict[str, int]]:
     first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
     race, unknown = groups.race_group(first["ethnicity"])
     sex = pl.when(pl.col("gender").is_in(SEXES)).then(pl.col("gender"))
@@ -108,7 +109,7 @@ def _subjects(
     )
     status = pl.col("hospitaldischargestatus")
     mixed = visits.group_by(schema.SUBJECT_ID).agg(status.n_unique())["hospitaldischargestatus"]
-    died_later = pl.col("outcome_of_stay").fill_null(value=False) & ~pl.col("died").fill_null(value=True)  # fmt: skip
+    died_later = pl.col("outcome_of_stay") & ~pl.col("died")
     oddities = {
         "unit stays with an unknown hospital outcome": visits["outcome_of_stay"].null_count(),
         "hospital stays with an unknown outcome (no label)": first["outcome_of_stay"].null_count(),

@@ -120,5 +120,6 @@ def _enclosing(labels: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
         right_on="start",
         by=schema.SUBJECT_ID,
         strategy="backward",
+        check_sortedness=False,
     )
     return joined.filter(pl.col(PREDICTION_TIME) <= pl.col("end"))

@@ -60,7 +60,9 @@ def read_stays(read: Reader) -> Stays:
     return Stays(
         visits=visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod"),
         subjects=subjects,
-        ledger=pl.concat([count_outcomes("patients", patients), count_outcomes("admissions", admissions)]),
+        ledger=pl.concat(
+            [count_outcomes("patients", patients), count_outcomes("admissions", admissions)]
+        ),
         oddities=oddities,
     )
 
@@ -145,3 +147,8 @@ MIMIC_IV: Final = Source(
         ),
     ),
 )
+
+
+def mimic_iv_source() -> Source:
+    """The source."""
+    return MIMIC_IV

@@ -6,29 +6,19 @@
 use crate::error::{Error, Result};
 use memchr::memchr;
 use std::borrow::Cow;
-use wide::u8x16;
+
+use super::simd::{Positions, mark};
 
 /// A longer row is refused: real ones have some hundred bytes, and an open quote eats the file.
 pub const LONGEST_ROW: usize = 16 << 20;
-
-const BLOCK: usize = 64;
 
 /// Where every field and row of a stretch of text ends.
 #[derive(Debug, Default)]
 pub struct Marks {
     /// Position of every comma and newline outside quotes.
-    fields: Vec<u32>,
+    fields: Positions,
     /// Position of every newline outside quotes.
-    rows: Vec<u32>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    FieldStart,
-    Plain,
-    Quoted,
-    /// A quote inside a quoted field: its end, or the first of a doubled pair.
-    QuoteInQuoted,
+    rows: Positions,
 }
 
 impl Marks {
@@ -36,57 +26,8 @@ impl Marks {
     /// bytes are whole rows.
     pub fn find(&mut self, text: &[u8]) -> usize {
         self.clear();
-        let mut state = State::FieldStart;
-        let (blocks, tail) = text.as_chunks::<BLOCK>();
-        for (number, block) in blocks.iter().enumerate() {
-            state = self.find_in_block(block, (number * BLOCK) as u32, state);
-        }
-        self.find_slowly(tail, (blocks.len() * BLOCK) as u32, state);
-        self.rows.last().map_or(0, |&end| end as usize + 1)
-    }
-
-    #[inline]
-    fn find_in_block(&mut self, block: &[u8; BLOCK], base: u32, state: State) -> State {
-        let (mut quotes, mut newlines, mut commas) = (0_u64, 0_u64, 0_u64);
-        let (parts, _) = block.as_chunks::<16>();
-        for (place, part) in parts.iter().enumerate() {
-            let part = u8x16::new(*part);
-            let bits = |byte: u8| u64::from(part.simd_eq(u8x16::splat(byte)).to_bitmask() as u16);
-            quotes |= bits(b'"') << (16 * place);
-            newlines |= bits(b'\n') << (16 * place);
-            commas |= bits(b',') << (16 * place);
-        }
-        if quotes != 0 || state == State::QuoteInQuoted {
-            return self.find_slowly(block, base, state);
-        }
-        if state == State::Quoted {
-            return state;
-        }
-        push_bits(&mut self.fields, newlines | commas, base);
-        push_bits(&mut self.rows, newlines, base);
-        if (newlines | commas) >> 63 == 1 { State::FieldStart } else { State::Plain }
-    }
-
-    fn find_slowly(&mut self, text: &[u8], base: u32, mut state: State) -> State {
-        for (&byte, position) in text.iter().zip(base..) {
-            state = match (state, byte) {
-                (State::Quoted, b'"') => State::QuoteInQuoted,
-                (State::Quoted, _) => State::Quoted,
-                (State::QuoteInQuoted, b'"') => State::Quoted,
-                (State::FieldStart, b'"') => State::Quoted,
-                (_, b',') => {
-                    self.fields.push(position);
-                    State::FieldStart
-                }
-                (_, b'\n') => {
-                    self.fields.push(position);
-                    self.rows.push(position);
-                    State::FieldStart
-                }
-                _ => State::Plain,
-            };
-        }
-        state
+        mark(text, &mut self.fields, &mut self.rows);
+        self.rows.as_slice().last().map_or(0, |&end| end as usize + 1)
     }
 
     /// Forgets all marks.
@@ -98,23 +39,23 @@ impl Marks {
     /// Drops the rows that begin at or after `limit`, and returns how many bytes the others have;
     /// `None` if the last of them is not whole.
     pub fn keep_rows_before(&mut self, limit: usize) -> Option<usize> {
-        let last = self.rows.partition_point(|&end| (end as usize) < limit - 1);
-        let end = *self.rows.get(last)?;
+        let last = self.rows.as_slice().partition_point(|&end| (end as usize) < limit - 1);
+        let end = *self.rows.as_slice().get(last)?;
         self.rows.truncate(last + 1);
-        self.fields.truncate(self.fields.partition_point(|&field| field <= end));
+        self.fields.truncate(self.fields.as_slice().partition_point(|&field| field <= end));
         Some(end as usize + 1)
     }
 
     /// Number of whole rows, blank ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.as_slice().len()
     }
 
     /// Whether there is no whole row.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.as_slice().is_empty()
     }
 
     /// Calls `visit` with every row that is not blank. `first` is the number of the first row.
@@ -130,14 +71,15 @@ impl Marks {
         mut visit: impl FnMut(Row<'_>) -> Result<()>,
     ) -> Result<()> {
         let (mut start, mut mark) = (0_usize, 0_usize);
-        for (&end, number) in self.rows.iter().zip(first..) {
+        let (marked, rows) = (self.fields.as_slice(), self.rows.as_slice());
+        for (&end, number) in rows.iter().zip(first..) {
             let last = mark + layout.width - 1;
-            if self.fields.get(last) == Some(&end) {
-                let ends = &self.fields[mark..=last];
+            if marked.get(last) == Some(&end) {
+                let ends = &marked[mark..=last];
                 visit(Row { text, ends, start, number, layout })?;
                 mark = last + 1;
             } else {
-                let fields = self.fields[mark..].partition_point(|&field| field <= end);
+                let fields = marked[mark..].partition_point(|&field| field <= end);
                 if !text[start..end as usize].trim_ascii().is_empty() {
                     let (table, want) = (layout.table.clone(), layout.width);
                     return Err(Error::Fields { table, row: number, want, got: fields });
@@ -147,15 +89,6 @@ impl Marks {
             start = end as usize + 1;
         }
         Ok(())
-    }
-}
-
-#[inline]
-fn push_bits(positions: &mut Vec<u32>, mut bits: u64, base: u32) {
-    positions.reserve(BLOCK);
-    while bits != 0 {
-        positions.push(base + bits.trailing_zeros());
-        bits &= bits - 1;
     }
 }
 
@@ -186,6 +119,7 @@ impl Layout {
         let mut start = 0;
         let columns: Vec<String> = marks
             .fields
+            .as_slice()
             .iter()
             .map(|&end| {
                 let text = unquoted(trim_return(&line[start..end as usize]));
@@ -379,12 +313,9 @@ mod tests {
     #[test]
     fn a_row_of_another_width_is_named() {
         for (text, row, got) in [("a,b\nc\n", 3, 1), ("a,b,c\n", 2, 3), ("a,b\n\nc,d,\n", 4, 3)] {
-            match rows_of(text, 2) {
-                Err(Error::Fields { row: at, got: found, want: 2, .. }) => {
-                    assert_eq!((at, found), (row, got));
-                }
-                other => panic!("{other:?}"),
-            }
+            let outcome = rows_of(text, 2).map_err(|error| error.report());
+            let report = outcome.err().unwrap_or_default();
+            assert_eq!((report.row, report.got), (Some(row), Some(got.to_string())));
         }
     }
 

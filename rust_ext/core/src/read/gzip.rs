@@ -1,11 +1,14 @@
 //! Gzipped text: inflated on a thread of its own when there is one to spare.
 
 use super::delimited::{LONGEST_ROW, Layout, Marks};
+#[cfg(feature = "isal")]
+use super::isal::GzDecoder;
 use super::text::header_of;
 use super::{Shared, Sink, damaged, io_error, name_of};
 use crate::error::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use flate2::read::MultiGzDecoder;
+#[cfg(not(feature = "isal"))]
+use flate2::read::MultiGzDecoder as GzDecoder;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -24,7 +27,7 @@ pub fn read<S: Sink>(
     sink: &mut S,
 ) -> Result<()> {
     let file = File::open(path).map_err(|error| io_error(path, error))?;
-    let mut inflated = MultiGzDecoder::new(Counted { file, shared });
+    let mut inflated = GzDecoder::new(Counted { file, shared });
     let mut rows = Rows::new(path, columns);
     if !spare {
         let mut block = Vec::new();

@@ -7,8 +7,11 @@
 mod batch;
 pub mod delimited;
 mod gzip;
+#[cfg(feature = "isal")]
+mod isal;
 pub mod number;
 mod parquet;
+mod simd;
 pub mod table;
 mod text;
 

@@ -1,0 +1,272 @@
+"""Anyone's own tables, as a spec says (`sources.spec`): one of visits, and tables of events.
+
+Visit ids in tables of events are whole numbers. Cells of the visits' own table that become codes or
+values are counted in the ledger one by one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from equipoise import schema
+from equipoise.errors import DataError
+from equipoise.sources.declaration import (
+    CodeEvents,
+    ColumnKind,
+    Reader,
+    Source,
+    Stays,
+    ValueEvents,
+    When,
+    count_outcomes,
+)
+from equipoise.sources.spec import EventsSpec, GroupSpec, Spec, TaskSpec, read_spec
+from equipoise.tasks import OTHER_RACE, GroupSettings, Task
+
+MORTALITY: Final = "in_hospital_mortality"
+TIMES: Final = ("start", "end", "death")
+
+
+def tables_source(spec: Path | str | Spec) -> Source:
+    """The source that a spec describes; raises `DataError` for a bad one."""
+    spec = spec if isinstance(spec, Spec) else read_spec(spec)
+    return Source(
+        name=spec.name,
+        folders=spec.visits.folders,
+        stay_tables=(spec.visits.table,),
+        read_stays=partial(_read_stays, spec),
+        codes=tuple(_code_events(part) for part in spec.codes if part.table),
+        values=tuple(_value_events(part) for part in spec.values if part.table),
+        tasks={task.name: _task(task) for task in spec.tasks},
+    )
+
+
+def _task(spec: TaskSpec) -> Task:
+    column = _label(spec)
+    return Task(spec.name, spec.title, (column,), lambda visits: visits[column], spec.record)
+
+
+def _label(spec: TaskSpec) -> str:
+    return f"label of {spec.name}"
+
+
+def _code_events(spec: EventsSpec) -> CodeEvents:
+    system = spec.system or spec.kind
+
+    def split(codes: pl.DataFrame) -> pl.DataFrame:
+        code = _icd(pl.col("code"), spec.system)
+        kept = codes.filter(~pl.col("code").is_in(spec.null))
+        return kept.select("raw", pl.lit(system).alias("system"), code.alias("code"))
+
+    when = When(spec.time) if spec.time else None
+    visit, code = str(spec.visit), str(spec.code)
+    return CodeEvents(str(spec.table), spec.kind, visit, code, split=split, when=when)
+
+
+def _value_events(spec: EventsSpec) -> ValueEvents:
+    lab = (str(spec.code), *([spec.unit] if spec.unit else []))
+    when = When(spec.time) if spec.time else None
+    return ValueEvents(str(spec.table), str(spec.visit), lab, str(spec.value), when=when)
+
+
+def _icd(code: pl.Expr, system: str | None) -> pl.Expr:
+    """ICD codes without a dot; those of ICD-9 with the leading zeros that spreadsheets take."""
+    if system == "ICD9":
+        padded = code.str.extract(r"^(\d{1,3})", 1).str.zfill(3) + code.str.replace(r"^\d{1,3}", "")
+        code = pl.when(code.str.contains(r"^\d{1,2}(\.|$)")).then(padded).otherwise(code)
+    if system in ("ICD9", "ICD10"):
+        code = code.str.replace(".", "", literal=True).str.to_uppercase()
+    return code
+
+
+def _read_stays(spec: Spec, read: Reader) -> Stays:
+    table = spec.visits.table
+    rows = _rows(spec, read)
+    fate = (
+        pl.when(pl.col(schema.SUBJECT_ID).is_null())
+        .then(pl.lit("no subject"))
+        .when(pl.col(schema.VISIT_ID).is_null())
+        .then(pl.lit("no visit id"))
+        .when(pl.col(schema.VISIT_ID).cum_count().over(schema.VISIT_ID) > 1)
+        .then(pl.lit("visit id twice"))
+    )
+    if spec.visits.start:
+        fate = fate.when(pl.col("start").is_null()).then(pl.lit("no start"))
+    rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
+    used = rows.filter(pl.col("outcome") == schema.USED)
+    visits = used.sort(schema.SUBJECT_ID, "order", schema.VISIT_ID, nulls_last=True)
+    ledgers = [count_outcomes(table, rows)]
+    oddities: dict[str, int] = {}
+    for task in spec.tasks:
+        label, more = _labels(task, visits)
+        visits = visits.with_columns(label)
+        oddities |= more
+    if any(task.name == MORTALITY for task in spec.tasks):
+        visits = visits.with_columns(died=pl.col(f"label of {MORTALITY}"))
+    elif "died" not in visits.columns:
+        visits = visits.with_columns(died=pl.lit(None, pl.Boolean))
+    subjects, more = _subjects(spec, visits, read.groups)
+    oddities |= more
+    codes = [_cells(part, visits) for part in spec.codes if part.columns]
+    values = [_cells(part, visits) for part in spec.values if part.columns]
+    ledgers += [_count_codes(f"{table} (codes)", codes)] if codes else []
+    ledgers += [_count_values(f"{table} (values)", values)] if values else []
+    keep = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died"]
+    keep += ["dod"] if spec.visits.death else []
+    return Stays(
+        visits=visits.select(*keep, *(_label(task) for task in spec.tasks)),
+        subjects=subjects,
+        ledger=pl.concat(ledgers),
+        oddities=oddities,
+        codes=pl.concat(map(_codes, codes)) if codes else None,
+        values=pl.concat(map(_values, values)) if values else None,
+    )
+
+
+def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
+    """The visits' table as text, with subject_id, visit_id, order, start, end and dod."""
+    visits = spec.visits
+    columns = [visits.subject, visits.visit, visits.order, visits.person, visits.split]
+    columns += [group.column for group in spec.groups]
+    columns += [name for task in spec.tasks for name in (task.column, *task.unknown)]
+    columns += [name for part in (*spec.codes, *spec.values) for name in part.columns]
+    kinds: dict[str, ColumnKind] = dict.fromkeys((name for name in columns if name), "text")
+    times = {name: getattr(visits, name) for name in TIMES}
+    kinds |= dict.fromkeys((name for name in times.values() if name), "time")
+    rows = read(visits.table, kinds)
+    words = [name for name, kind in kinds.items() if kind == "text"]
+    rows = rows.with_columns(
+        pl.when(~pl.col(name).is_in(visits.null)).then(pl.col(name)).alias(name) for name in words
+    )
+    number = pl.int_range(1, len(rows) + 1, dtype=pl.Int64)
+    nothing = pl.lit(None, pl.Datetime("us"))
+    subject = _number(rows[visits.subject]) if visits.subject else number
+    visit = _number(rows[visits.visit]) if visits.visit else number
+    order = pl.col("start")
+    if visits.order:
+        order = pl.lit(_number(rows[visits.order]))
+    named = rows.with_columns(
+        start=pl.col(times["start"]) if times["start"] else nothing,
+        end=pl.col(times["end"]) if times["end"] else nothing,
+        dod=pl.col(times["death"]) if times["death"] else nothing,
+    )
+    ids = {schema.SUBJECT_ID: subject, schema.VISIT_ID: visit}
+    return named.with_columns(**ids).with_columns(order=order)
+
+
+def _number(text: pl.Series) -> pl.Series:
+    """Whole numbers as they are; other texts by their place in the sorted list of all of them."""
+    numbers = text.cast(pl.Int64, strict=False)
+    if numbers.null_count() == text.null_count():
+        return numbers
+    return (text.rank("dense").cast(pl.Int64) - 1).alias(text.name)
+
+
+def _labels(task: TaskSpec, visits: pl.DataFrame) -> tuple[pl.Series, dict[str, int]]:
+    word = pl.col(task.column)
+    known = pl.when(word.is_in(task.true)).then(True).when(word.is_in(task.false)).then(False)
+    excluded = pl.lit(value=False)
+    for column, words in task.unknown.items():
+        excluded |= pl.col(column).is_in(words).fill_null(value=False)
+    frame = visits.select(label=known.otherwise(None), excluded=excluded, word=word)
+    odd = frame["word"].is_not_null() & frame["label"].is_null()
+    if len(frame) and not frame["label"].is_not_null().any():
+        got = ", ".join(frame["word"].drop_nulls().unique().sort()[:4]) or "nothing"
+        want = " or ".join((*task.true, *task.false))
+        raise DataError(table="visits", column=task.column, want=want, got=got)
+    label = frame.select(pl.when(~pl.col("excluded")).then("label")).to_series()
+    oddities = {f"{task.name}: neither true nor false (unknown)": int(odd.sum())}
+    if task.unknown:
+        oddities[f"{task.name}: left out by {', '.join(task.unknown)}"] = int(
+            frame["excluded"].sum()
+        )
+    return label.alias(_label(task)), oddities
+
+
+def _subjects(
+    spec: Spec, visits: pl.DataFrame, groups: GroupSettings
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Each subject's groups at the first visit."""
+    first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
+    made, oddities = [first[schema.SUBJECT_ID]], {}
+    if spec.visits.person:
+        made.append(_number(first[spec.visits.person]).alias(schema.PERSON_ID))
+    if spec.visits.split:
+        made.append(first[spec.visits.split].alias(schema.SPLIT))
+    for group in spec.groups:
+        column, unknown = _group(group, first[group.column], groups)
+        made.append(column)
+        if group.kind != "value":
+            what = f"{OTHER_RACE}" if group.kind == "race" else "Unknown"
+            oddities[f"subjects whose {group.name} is not understood ({what})"] = unknown
+        several = visits.group_by(schema.SUBJECT_ID).agg(
+            pl.col(group.column).drop_nulls().n_unique()
+        )
+        name = f"subjects with two values of {group.column} (the first visit's is used)"
+        oddities[name] = int((several[group.column] > 1).sum())
+    return pl.DataFrame(made), oddities
+
+
+def _group(spec: GroupSpec, words: pl.Series, groups: GroupSettings) -> tuple[pl.Series, int]:
+    words = words.replace(dict(spec.values)) if spec.values else words
+    if spec.kind == "race":
+        race, unknown = groups.race_group(words)
+        return race.alias(spec.name), unknown
+    if spec.kind == "age":
+        years = words.cast(pl.Float64, strict=False).floor()
+        band = pl.DataFrame({"age": years}).select(groups.age_band(pl.col("age"))).to_series()
+        return band.alias(spec.name), years.null_count() - words.null_count()
+    return words.fill_null("Unknown").alias(spec.name), 0
+
+
+def _cells(part: EventsSpec, visits: pl.DataFrame) -> tuple[EventsSpec, pl.DataFrame]:
+    """One row for each visit and column: visit_id, column, word (null where the spec says so)."""
+    long = visits.select(schema.VISIT_ID, *part.columns).unpivot(
+        index=schema.VISIT_ID, variable_name="column", value_name="word"
+    )
+    return part, long.with_columns(pl.when(~pl.col("word").is_in(part.null)).then(pl.col("word")))
+
+
+def _codes(cells: tuple[EventsSpec, pl.DataFrame]) -> pl.DataFrame:
+    part, rows = cells
+    rows = rows.drop_nulls("word")
+    word = _icd(pl.col("word"), part.system)
+    code = pl.format("{}={}", "column", word) if part.name == "column=value" else word
+    return rows.select(
+        schema.VISIT_ID,
+        pl.lit(part.kind).alias("kind"),
+        pl.lit(part.system or part.kind).alias("system"),
+        code.alias("code"),
+    )
+
+
+def _values(cells: tuple[EventsSpec, pl.DataFrame]) -> pl.DataFrame:
+    _, rows = cells
+    value = pl.col("word").cast(pl.Float64, strict=False)
+    rows = rows.select(schema.VISIT_ID, pl.col("column").alias("lab"), value.alias("value"))
+    return rows.filter(pl.col("value").is_finite().fill_null(value=False))
+
+
+def _count_codes(table: str, cells: list[tuple[EventsSpec, pl.DataFrame]]) -> pl.DataFrame:
+    words = pl.concat([rows for _, rows in cells])["word"]
+    outcome = pl.when(words.is_null()).then(pl.lit("no code")).otherwise(pl.lit(schema.USED))
+    return count_outcomes(table, pl.select(outcome=outcome))
+
+
+def _count_values(table: str, cells: list[tuple[EventsSpec, pl.DataFrame]]) -> pl.DataFrame:
+    words = pl.concat([rows for _, rows in cells])["word"]
+    numbers = words.cast(pl.Float64, strict=False)
+    outcome = (
+        pl.when(words.is_null())
+        .then(pl.lit("no numeric value"))
+        .when(numbers.is_null())
+        .then(pl.lit("value is not a number"))
+        .when(~numbers.is_finite())
+        .then(pl.lit("value is not finite"))
+        .otherwise(pl.lit(schema.USED))
+    )
+    return count_outcomes(table, pl.select(outcome=outcome))

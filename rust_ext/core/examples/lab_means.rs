@@ -1,0 +1,42 @@
+//! Lab means of a MIMIC-IV `hosp` folder, without Python around it: for profilers.
+//!
+//! `cargo run --release --example lab_means -- HOSP SUFFIX THREADS`
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use equipoise_core::read::table::{Kind, read_table};
+use equipoise_core::read::{Run, Table};
+use equipoise_core::records::{VisitIndex, read_values};
+use std::path::PathBuf;
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(folder), Some(suffix), Some(threads)) =
+        (arguments.next(), arguments.next(), arguments.next())
+    else {
+        return Err("HOSP SUFFIX THREADS are wanted".into());
+    };
+    let mut progress = |_, _| true;
+    let mut run = Run { threads: threads.parse()?, block: 1 << 20, progress: &mut progress };
+    let table = |name: &str, columns: &[&str]| Table {
+        files: vec![PathBuf::from(&folder).join(format!("{name}.{suffix}"))],
+        columns: columns.iter().map(|&column| column.to_owned()).collect(),
+    };
+    let admissions = read_table(&table("admissions", &["hadm_id"]), &[Kind::Id], &mut run)?;
+    let items = read_table(&table("d_labitems", &["itemid"]), &[Kind::Id], &mut run)?;
+    let ids = admissions.column(0).as_primitive::<Int64Type>().values();
+    let index = VisitIndex::new(ids).ok_or("a visit id stands twice")?;
+    let mut known = items.column(0).as_primitive::<Int64Type>().values().to_vec();
+    known.sort_unstable();
+    let start = Instant::now();
+    let labs = table("labevents", &["hadm_id", "itemid", "valuenum"]);
+    let records = read_values(&labs, &index, Some(&known), &mut run)?;
+    let pairs = records.labs.len();
+    println!(
+        "{} rows, {pairs} means, {:.2} s",
+        records.ledger.read(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
