@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from equipoise.cohort import cohort_from_lists
 from equipoise.generator import Generator, GeneratorConfig
+from equipoise.generator.batches import Batch, Bucket, pad
 from equipoise.generator.checkpoint import HISTORY
 from equipoise.generator.conditions import Conditions
-from equipoise.generator.network import outline
+from equipoise.generator.network import end_token, initialise
 from equipoise.vocabulary import Vocabulary
 
 SMALL = GeneratorConfig(
@@ -34,10 +36,7 @@ def plan_of(counts: list[int], sexes: str = "FFMM", labels: str = "0101") -> Toy
 
 
 def random_weights(shapes, seed: int = 0, spread: float = 0.4):
-    """Weights far from where training starts, so that every path carries something.
-
-    Drawn by NumPy, for JAX's own initialisers take seconds to compile.
-    """
+    """Weights far from where training starts, so that every path carries something."""
     leaves, structure = jax.tree.flatten(shapes)
     rng = np.random.default_rng(seed)
     drawn = [jnp.asarray(spread * rng.standard_normal(leaf.shape, np.float32)) for leaf in leaves]
@@ -49,7 +48,23 @@ def random_generator(
 ) -> Generator:
     cells = plan_of([1] * 4).cells.rename({"synthetic": "subjects"})
     conditions = Conditions(cells, ("sex",))
-    params = random_weights(outline(codes, len(conditions), config)[1], seed, spread)
+    start = initialise(np.zeros(codes + 1), len(conditions), config, seed)[1]
+    # The -inf that silences an unused token stays.
+    params = jax.tree.map(
+        lambda first, drawn: jnp.where(jnp.isneginf(first), first, drawn),
+        start,
+        random_weights(start, seed, spread),
+    )
     vocabulary = Vocabulary.of_codes([f"C{i}" for i in range(codes)])
     history = pl.DataFrame(schema=dict(HISTORY))
     return Generator(params, vocabulary, conditions, config, history, {})
+
+
+def batch_of(
+    generator: Generator, records: list[list[list[int]]], sexes: str, labels: str, shape: Bucket
+) -> Batch:
+    """The records padded to that shape."""
+    subjects = pl.DataFrame({"label": [label == "1" for label in labels], "sex": list(sexes)})
+    cohort = cohort_from_lists(records, subjects, generator.vocabulary)
+    end = end_token(len(generator.vocabulary), generator.config)
+    return pad(cohort, generator.conditions, shape, end)

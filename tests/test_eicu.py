@@ -12,6 +12,7 @@ import pytest
 import equipoise as eq
 from equipoise import schema
 from equipoise.evaluate.folds import make_folds
+from equipoise.evaluate.leakage import check_leakage
 from equipoise.sources.eicu import split_icd
 
 
@@ -199,6 +200,17 @@ def test_an_experiment_keeps_persons_together(
         experiment.run_experiment(records, ["sex"], {"original": lambda train, *_, **__: train})
     known = records.subjects.drop_nulls(schema.LABEL)[schema.PERSON_ID]
     assert np.array_equal(np.asarray(seen[0]), known.to_numpy())
+
+
+def test_the_guard_knows_persons(records: eq.VisitRecords) -> None:
+    person = records.subjects[schema.PERSON_ID]
+    twice = np.flatnonzero(person.is_duplicated().to_numpy())
+    here = twice[person.gather(twice).is_first_distinct().to_numpy()]
+    there = np.setdiff1d(twice, here)
+    vocabulary = records.take(here).fit_vocabulary()
+    parts = [records.take(places).encode(vocabulary) for places in (here, there, there[:0])]
+    with pytest.raises(eq.LeakageError, match="persons are in two parts of a fold"):
+        check_leakage(parts[0], tuning=parts[2], held_out=parts[1])
 
 
 def test_a_window_leaves_later_events_out(demo: Path, records: eq.VisitRecords) -> None:

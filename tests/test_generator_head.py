@@ -12,11 +12,13 @@ from flax import nnx
 
 from equipoise.generator.head import Head
 from equipoise.generator.sampling import thresholds
+from equipoise.generator.sizes import blocks_of, round_up
 from generator_toys import random_weights
 
 
 def random_head(tokens: int, block: int, seed: int = 0, spread: float = 0.4) -> Head:
-    head = nnx.eval_shape(lambda: Head(tokens, width=8, hidden=16, block=block, rngs=nnx.Rngs(0)))
+    """At least so many tokens, in blocks of at most so many."""
+    head = nnx.eval_shape(lambda: Head(*blocks_of(tokens, block), width=8, hidden=16))
     graph, shapes = nnx.split(head)
     return nnx.merge(graph, random_weights(shapes, seed, spread))
 
@@ -33,18 +35,22 @@ def one_code_at_a_time(head: Head, h_ND: jax.Array, threshold_NV: jax.Array) -> 
 @pytest.mark.parametrize("block", [1, 3, 7, 100])
 def test_no_logit_sees_its_own_or_a_later_code(block):
     head = random_head(7, block)
-    h_1D, x_1V = jnp.ones((1, 8)), jnp.full((1, 7), 0.5)
+    tokens = head.tokens
+    h_1D, x_1V = jnp.ones((1, 8)), jnp.full((1, tokens), 0.5)
     slope_VV = jax.jit(jax.jacrev(lambda x: head.logits(h_1D, x)[0]))(x_1V)[:, 0]
     assert np.all(np.triu(slope_VV) == 0)
-    assert np.all(slope_VV[np.tril_indices(7, -1)] != 0)
+    assert np.all(slope_VV[np.tril_indices(tokens, -1)] != 0)
 
 
 @pytest.mark.parametrize("block", [2, 4, 6])
 def test_probabilities_of_all_visits_sum_to_one(block):
-    x_NV = jnp.array(list(itertools.product([0, 1], repeat=6)), jnp.float32)
     head = random_head(6, block)
-    logits_NV = np.asarray(head.logits(jnp.ones((64, 8)), x_NV), np.float64)
-    on_NV = np.asarray(x_NV, bool)
+    x_NV = jnp.array(list(itertools.product([0, 1], repeat=6)), jnp.float32)
+    x_NV = jnp.pad(x_NV, ((0, 0), (0, head.tokens - 6)))
+    bias_V = jnp.where(jnp.arange(head.tokens) < 6, head.bias_GB[...].ravel(), -jnp.inf)
+    head.bias_GB[...] = bias_V.reshape(head.bias_GB.shape)
+    logits_NV = np.asarray(head.logits(jnp.ones((64, 8)), x_NV), np.float64)[:, :6]
+    on_NV = np.asarray(x_NV[:, :6], bool)
     nats_N = np.where(on_NV, -np.log1p(np.exp(-logits_NV)), -np.log1p(np.exp(logits_NV))).sum(1)
     assert np.exp(nats_N).sum() == pytest.approx(1, abs=1e-5)
 
@@ -54,6 +60,7 @@ def test_sampler_equals_one_code_at_a_time(tokens, block):
     head = random_head(tokens, block)
     h_ND = jax.random.normal(jax.random.key(1), (256, 8))
     visit_N = jnp.arange(256)
+    tokens = head.tokens
     threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, tokens)
     x_NV = np.asarray(jax.jit(lambda head, h, t: head.sample(h, t))(head, h_ND, threshold_NV))
     np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
@@ -69,11 +76,14 @@ def test_a_long_chain_within_a_block_settles():
     assert np.all(np.asarray(head.sample(jnp.ones((2, 8)), jnp.zeros((2, 64)))))
 
 
-def test_bias_is_the_log_odds_when_all_else_is_silent():
-    head = random_head(7, 3, spread=0.0)
-    want_V = jnp.linspace(-3, 3, 7)
-    head.set_bias(want_V)
-    np.testing.assert_allclose(head.logits(jnp.ones((2, 8)), jnp.ones((2, 7)))[1], want_V)
+def test_sizes_are_few_and_little_is_padding():
+    sizes = {round_up(size, 2) for size in range(1, 1000)}
+    assert len(sizes) == 20
+    for steps in (1, 2, 4):
+        for size in range(1, 1000):
+            assert size <= round_up(size, steps) < size * (1 + 1 / steps)
+    assert blocks_of(25, 128) == (1, 32)
+    assert blocks_of(1064, 128) == blocks_of(1187, 128) == (10, 128)
 
 
 def test_thresholds_are_the_logits_of_uniforms():

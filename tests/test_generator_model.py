@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,53 +14,69 @@ from flax import nnx
 
 from equipoise.cohort import cohort_from_lists
 from equipoise.generator import GeneratorConfig, log_likelihood
-from equipoise.generator.batches import batches, bucket, last_visits
-from equipoise.generator.model import PADDING, gather_sum
-from equipoise.generator.network import visit_nats
-from generator_toys import SMALL, random_generator
+from equipoise.generator.batches import Bucket, batches, bucket, last_visits
+from equipoise.generator.model import PADDING, Layout, gather_sum
+from equipoise.generator.network import end_token, multi_hot, outline, visit_nats
+from generator_toys import SMALL, batch_of, random_generator
 
 
 @pytest.fixture(scope="module")
-def halo():
-    generator = random_generator()
+def generator():
+    return random_generator()
+
+
+@pytest.fixture(scope="module")
+def halo(generator):
     return nnx.merge(generator.graph, generator.params)
 
 
-CODES = jnp.array([[[0, 3, PADDING], [1, PADDING, PADDING], [2, 4, 5], [0, 1, 6]]], jnp.int32)
-CONDITION = jnp.array([[1.0, 0.0, 1.0]])
+#: Two subjects; with their end markers some visits need two lists.
+RECORDS = [[[0, 3], [1], []], [[0, 1, 2, 3, 4, 5], [5]]]
+TIGHT = Bucket(np.arange(2), full=2, rows=2, longest=3, visits=5, lists=5)
 
 
-def test_no_visit_sees_itself_or_a_later_visit(halo):
-    rows_BTD = halo.coarse.embed(CONDITION, CODES)
-    decode = halo.coarse.decode
-    slope = jax.jit(jax.jacrev(lambda rows: decode(rows)[0].sum(-1)))(rows_BTD)[:, 0]
-    seen = np.abs(slope).sum(-1) > 0
-    np.testing.assert_array_equal(seen, np.tri(4, 5, k=1, dtype=bool))
-    changed = halo.coarse.embed(CONDITION, CODES.at[0, 2:].set(0))
-    np.testing.assert_array_equal(changed[0, :4], rows_BTD[0, :4])
-    assert not np.array_equal(changed[0, 4], rows_BTD[0, 4])
+def test_no_visit_sees_itself_or_a_later_visit_or_another_subject(generator, halo):
+    batch = batch_of(generator, RECORDS, "FM", "01", TIGHT)
+    layout = Layout.of(jnp.asarray(batch.grid), jnp.asarray(batch.place))
+    rows_RD = jax.random.normal(jax.random.key(0), (8, 16))
+    decode = jax.jit(jax.jacrev(lambda rows: halo.coarse.decode(rows, layout).sum(-1)))
+    seen = np.abs(decode(rows_RD)).sum(-1) > 0
+    # Rows: start, two conditions, three visits, two visits.
+    want = ["11000000", "11010000", "11011000", "10100000", "10100010"]
+    np.testing.assert_array_equal(seen, [[bit == "1" for bit in row] for row in want])
 
 
-def test_step_by_step_equals_the_whole(halo):
-    lanes = 3
-    codes_BTC = jnp.tile(CODES, (lanes, 1, 1)).at[1, 0, 0].set(5)
-    condition_BK = jnp.tile(CONDITION, (lanes, 1)).at[2, 0].set(0)
-    want_BTD = jax.jit(lambda halo, *batch: halo.coarse(*batch))(halo, condition_BK, codes_BTC)
-    rows_BTD = halo.coarse.embed(condition_BK, codes_BTC)
+def test_step_by_step_equals_the_whole(generator, halo):
+    records = [[[0, 3], [1], [2, 4, 5], [0, 1]], [[5], [1], [2, 4, 5], []], [[0], [], [2], [3]]]
+    shape = Bucket(np.arange(3), full=3, rows=3, longest=4, visits=12, lists=16)
+    batch = batch_of(generator, records, "FFM", "110", shape)
+
+    @jax.jit
+    def whole(halo, batch):
+        visits_ND = halo.coarse.embed_lists(batch.owner, batch.codes, 12)
+        rows_RD = halo.coarse.embed(batch.conditions, visits_ND, batch.place // 4)
+        return halo.coarse(batch.conditions, visits_ND, batch.grid, batch.place), rows_RD
+
+    want_ND, rows_RD = whole(halo, batch)
+    want_BTD, condition_BD = want_ND.reshape(3, 4, -1), rows_RD[1:4]
+    rows_BTD = jnp.concatenate([condition_BD[:, None], rows_RD[4:].reshape(3, 4, -1)], axis=1)
     step = jax.jit(lambda halo, *state: halo.coarse.step(*state))
-    memories = jax.jit(lambda halo: halo.coarse.remember_start(lanes))(halo)
+    memories = jax.jit(lambda halo: halo.coarse.remember_start(3))(halo)
     # What an earlier subject left behind in a lane must not be seen.
     memories = jax.tree.map(lambda m: m.at[:, 1:].set(7.0), memories)
     for visit in range(4):
-        at_L = jnp.full(lanes, visit + 1)
-        h_LD, memories = step(halo, rows_BTD[:, visit + 1], at_L, memories)
+        at_L = jnp.full(3, visit + 1)
+        h_LD, memories = step(halo, rows_BTD[:, visit], at_L, memories)
         np.testing.assert_allclose(h_LD, want_BTD[:, visit], atol=1e-5)
 
 
-def test_visit_embeddings_agree(halo):
-    x_LV = jnp.array([[1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]])
-    want = gather_sum(halo.coarse.codes_VD[...], CODES[0, :2])
-    np.testing.assert_allclose(halo.coarse.embed_visit(x_LV), want, rtol=1e-6)
+def test_visit_embeddings_agree(generator, halo):
+    batch = batch_of(generator, RECORDS, "FM", "01", TIGHT)
+    want = halo.coarse.embed_lists(jnp.asarray(batch.owner), jnp.asarray(batch.codes), 5)
+    x_LV = np.zeros((5, 8))
+    for row, codes in enumerate(codes for record in RECORDS for codes in record):
+        x_LV[row, codes] = 1
+    np.testing.assert_allclose(halo.coarse.embed_visit(jnp.asarray(x_LV)), want, atol=1e-6)
 
 
 def test_gather_sum_has_the_gradient_of_take_and_sum():
@@ -78,24 +95,62 @@ def test_gather_sum_has_the_gradient_of_take_and_sum():
     np.testing.assert_allclose(jax.grad(ours)(table_VD), jax.grad(plain)(table_VD), rtol=1e-6)
 
 
-def test_padding_changes_no_likelihood():
-    generator = random_generator()
-    visits_B = jnp.array([3])
-    want = visit_nats(generator.graph, generator.params, CONDITION, CODES[:, :3], visits_B)
-    more_slots = jnp.pad(CODES[:, :3], ((0, 0), (0, 0), (0, 5)), constant_values=PADDING)
-    got = visit_nats(generator.graph, generator.params, CONDITION, more_slots, visits_B)
-    np.testing.assert_allclose(got, want, rtol=1e-5)
-    # The fourth visit holds codes: they too must count for nothing beyond `visits_B`.
-    got = visit_nats(generator.graph, generator.params, CONDITION, CODES, visits_B)
-    np.testing.assert_allclose(got[:, :3], want, rtol=1e-5)
-    assert got[0, 3] == 0
-    crowd = [
-        jnp.concatenate([part, part[:1]] + [jnp.zeros_like(part)] * 3)
-        for part in (CONDITION, CODES[:, :3], visits_B)
-    ]
-    got = visit_nats(generator.graph, generator.params, *crowd)
-    np.testing.assert_allclose(got[:2], jnp.tile(want, (2, 1)), rtol=1e-5)
+def test_padding_changes_no_likelihood(generator):
+    want = visit_nats(
+        generator.graph, generator.params, batch_of(generator, RECORDS, "FM", "01", TIGHT)
+    )
+    assert np.all(want[0] < 0)
+    assert want[1, 2] == 0
+    roomy = Bucket(np.arange(2), full=2, rows=7, longest=4, visits=19, lists=23)
+    batch = batch_of(generator, RECORDS, "FM", "01", roomy)
+    got = visit_nats(generator.graph, generator.params, batch)
+    np.testing.assert_allclose(got[:2, :3], want, rtol=1e-5)
     assert np.all(np.asarray(got[2:]) == 0)
+    assert np.all(np.asarray(got[:, 3]) == 0)
+
+
+def test_a_visit_of_many_codes_has_several_lists():
+    generator = random_generator(60)
+    records = [[list(range(40)), [3]], [list(range(15))]]
+    shape = Bucket(np.arange(2), full=2, rows=2, longest=2, visits=3, lists=6)
+    batch = batch_of(generator, records, "FM", "01", shape)
+    assert batch.owner.tolist() == [0, 0, 0, 1, 2, PADDING]
+    x_NV = multi_hot(jnp.asarray(batch.owner), jnp.asarray(batch.codes), (3, 72))
+    end = end_token(60, SMALL)
+    want = [list(range(40)), [3, end], [*range(15), end]]
+    assert [np.flatnonzero(row).tolist() for row in np.asarray(x_NV)] == want
+
+
+def test_unused_tokens_have_no_nats_and_no_gradient():
+    """Six codes and the end marker have nine places: two are unused."""
+    generator = random_generator(config=replace(SMALL, layers=1))
+    batch = batch_of(generator, RECORDS, "FM", "01", TIGHT)
+
+    @jax.jit
+    @jax.value_and_grad
+    def nats(params):
+        return nnx.merge(generator.graph, params).log_likelihood(*map(jnp.asarray, batch)).sum()
+
+    total, gradient = nats(generator.params)
+    head, slope = generator.params["head"], gradient["head"]
+    np.testing.assert_array_equal(np.isneginf(head["bias_GB"][...]).ravel(), [0] * 6 + [1, 1, 0])
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+    for name, axis in (("bias_GB", 1), ("write_GHB", 2), ("direct_GBB", 2), ("code_GBH", 1)):
+        unused = np.take(slope[name][...][2], [0, 1], axis=axis - 1)
+        assert np.all(np.asarray(unused) == 0), name
+    changed = jax.tree.map(lambda leaf: leaf, generator.params)
+    changed["head"]["write_GHB"][...] = head["write_GHB"][...].at[2, :, :2].add(100.0)
+    changed["head"]["code_GBH"][...] = head["code_GBH"][...].at[2, :2].add(100.0)
+    assert nats(changed)[0] == total
+
+
+def test_vocabularies_of_one_class_share_what_is_compiled():
+    config = GeneratorConfig()
+    one, two = (outline(codes, 8, config) for codes in (2600, 2700))
+    assert one[0] == two[0]
+    assert hash(one[0]) == hash(two[0])
+    assert one[1] == two[1]
+    assert outline(5000, 8, config)[1] != one[1]
 
 
 def all_records(codes: int, most: int) -> list[list[list[int]]]:
@@ -109,7 +164,7 @@ def all_records(codes: int, most: int) -> list[list[list[int]]]:
 
 def test_probabilities_of_all_records_sum_to_one():
     config = GeneratorConfig(
-        width=16, layers=1, heads=2, head_hidden=8, block=2, max_visits=2, batch_subjects=512
+        width=16, layers=1, heads=2, head_hidden=8, block=3, max_visits=2, batch_subjects=512
     )
     generator = random_generator(3, config)
     records = all_records(3, 2)
@@ -131,25 +186,26 @@ def test_likelihood_says_nothing_where_nothing_can_be_said():
     assert np.all(nats[[0, 4]] < 0)
 
 
-def test_buckets_hold_everyone_once_and_put_outliers_apart():
+def test_buckets_hold_everyone_once():
     rng = np.random.default_rng(0)
     records = [[[0, 1]] * rng.integers(1, 9) for _ in range(400)]
     records[7] = [list(range(500)), [3]]
     subjects = pl.DataFrame({"label": [True] * 400, "sex": ["F"] * 400})
     generator = random_generator(600)
     cohort = cohort_from_lists(records, subjects, generator.vocabulary)
-    buckets = bucket(cohort, 8)
-    assert [b.codes for b in buckets] == [8, 8, 8, 504]
-    assert [b.visits for b in buckets] == [2, 4, 8, 2]
+    buckets = bucket(cohort, 8, 8)
+    assert [b.longest for b in buckets] == [2, 4, 8]
+    assert [b.visits for b in buckets] == [16, 32, 64]
     seen = []
-    for places, batch in batches(cohort, generator.conditions, buckets, 8, rng):
-        assert len(batch.visits) == 8
-        for place, codes_TC, visits in zip(places, batch.codes, batch.visits, strict=False):
-            lists = [row[row != PADDING].tolist() for row in codes_TC[:visits]]
-            assert lists[-1].pop() == 600
+    for places, batch in batches(cohort, generator.conditions, buckets, 602, rng):
+        assert batch.grid.shape[0] == 8
+        for place, grid_T in zip(places, batch.grid, strict=False):
+            visits = [batch.codes[batch.owner == n] for n in grid_T[grid_T != PADDING]]
+            lists = [lists[lists != PADDING].tolist() for lists in visits]
+            assert lists[-1].pop() == 602
             assert lists == records[place]
             seen.append(place)
-        assert batch.visits[len(places) :].sum() == 0
+        assert np.all(batch.grid[len(places) :] == PADDING)
     assert sorted(seen) == list(range(400))
 
 

@@ -23,7 +23,7 @@ from generator_toys import SMALL, ToyPlan, plan_of, random_generator
 from toys import toy_cohort
 
 BY = ["race", "sex"]
-TINY = replace(SMALL, max_steps=4, evaluate_every=2, learning_rate=1e-3)
+TINY = replace(SMALL, layers=1, max_steps=4, evaluate_every=2, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -80,37 +80,39 @@ def test_same_seed_same_generator_and_tuning_is_used():
 
 
 def test_who_is_left_out_is_counted():
-    records = [[[0]], [], [[1]], [[2]]] + [[[3]] * 6] * 20
+    records = [[[0]], [], [[1]], [[2]]] + [[[3]] * 6] * 60
     subjects = pl.DataFrame(
         {
-            "label": [True, True, None, False] + [False] * 20,
-            "sex": ["F", "F", "F", None] + ["M", "F"] * 10,
+            "label": [True, True, None, False] + [False] * 60,
+            "sex": ["F", "F", "F", None] + ["M", "F"] * 30,
         }
     )
-    cohort = cohort_from_lists(records, subjects, Vocabulary.of_codes(list("abcdef")))
+    cohort = cohort_from_lists(
+        records, subjects, Vocabulary.of_codes([f"C{i:02d}" for i in range(24)])
+    )
     generator = train_generator(cohort, ["sex"], config=TINY)
     assert {name: generator.report[name] for name in list(generator.report)[:6]} == {
         "without_visits": 1,
         "label_unknown": 1,
         "group_unknown": 1,
-        "subjects_trained": 18,
-        "subjects_tuning": 3,
-        "cut_to_last_visits": 17,
+        "subjects_trained": 54,
+        "subjects_tuning": 7,
+        "cut_to_last_visits": 53,
     }
     # The only subject of its cell is never the one held out.
     assert generator.conditions.cells.rows() == [
-        (False, "F", 10),
-        (False, "M", 10),
+        (False, "F", 30),
+        (False, "M", 30),
         (True, "F", 1),
     ]
 
 
 def test_refusals():
-    cohort = toy_cohort(30, 6)
+    cohort = toy_cohort(60, 24)
     with pytest.raises(DataError, match="column age"):
         train_generator(cohort, ["age"], config=TINY)
     with pytest.raises(DataError, match="vocabulary"):
-        train_generator(cohort, BY, config=TINY, tuning=toy_cohort(30, 7))
+        train_generator(cohort, BY, config=TINY, tuning=toy_cohort(30, 25))
     with pytest.raises(DataError, match="to train on"):
         train_generator(cohort.take(np.arange(0)), BY, config=TINY)
     with pytest.raises(DataError, match="finite likelihood"):

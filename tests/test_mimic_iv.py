@@ -238,6 +238,12 @@ def test_odd_rows_are_counted(hospital: Path) -> None:
     assert ledger["labevents", "no numeric value"] == 1
 
 
+def truncate(path: Path) -> None:
+    whole = gzip.compress(path.read_bytes())
+    path.with_name(path.name + ".gz").write_bytes(whole[: len(whole) - 6])
+    path.unlink()
+
+
 BAD = {
     "missing file": (lambda h: (h / "hosp" / "labevents.csv").unlink(), "labevents.csv.gz"),
     "missing column": (
@@ -268,6 +274,10 @@ BAD = {
     ),
     "no tables": (lambda h: shutil.rmtree(h / "hosp"), "got none of them"),
     "no root": (lambda h: shutil.rmtree(h), "want a folder of tables; got nothing there"),
+    "truncated gzip": (
+        lambda h: truncate(h / "hosp" / "labevents.csv"),
+        "labevents.csv.gz: want a whole file; got a gzip stream that ends early",
+    ),
     "not gzip": (
         lambda h: (h / "hosp" / "labevents.csv").rename(h / "hosp" / "labevents.csv.gz"),
         "bytes that are not gzip",
@@ -316,3 +326,27 @@ def test_a_finished_folder_is_not_overwritten(hospital: Path, tmp_path: Path) ->
     assert "--force" in refused.stderr
     assert cli("extract", "mimic-iv", hospital, "--out", out, "--force").returncode == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_procedures_and_medications_are_codes_too(demo: Path) -> None:
+    kinds = ["diagnosis", "procedure", "medication"]
+    records = eq.read_mimic_iv(demo, codes=kinds)
+    used = {t: n for t, o, n in records.ledger.iter_rows() if o == schema.USED}
+    prescriptions = table(demo, "prescriptions")
+    assert used["procedures_icd"] == len(table(demo, "procedures_icd"))
+    assert used["prescriptions"] == len(prescriptions.drop_nulls("drug"))
+    counts = records.code_table["kind"][records.codes].value_counts()
+    pairs = prescriptions.drop_nulls("drug").select("hadm_id", pl.col("drug").str.strip_chars())
+    assert dict(counts.iter_rows())["medication"] == len(pairs.unique())
+    with pytest.raises(eq.UsageError, match="no codes of kind 'poems'"):
+        eq.read_mimic_iv(demo, codes=["poems"])
+
+
+def test_a_window_cuts_later_events(demo: Path) -> None:
+    records = eq.read_mimic_iv(demo, until="admission+24h")
+    start = table(demo, "admissions").select("hadm_id", pl.col("admittime").str.to_datetime())
+    labs = table(demo, "labevents").with_columns(pl.col("charttime").str.to_datetime())
+    joined = labs.join(start, on="hadm_id").filter(pl.col("valuenum").is_not_null())
+    early = joined.filter(pl.col("charttime") <= pl.col("admittime") + pl.duration(hours=24))
+    used = {t: n for t, o, n in records.ledger.iter_rows() if o == schema.USED}
+    assert used["labevents"] == len(early)

@@ -173,7 +173,8 @@ def own(tmp_path: Path) -> Path:
 
 def test_own_tables(own: Path) -> None:
     records = eq.read_tables(own, own / "own.toml")
-    assert records.config == {"source": "own", "task": "in_hospital_mortality"}
+    assert records.config["task"] == "in_hospital_mortality"
+    assert records.config["tables"] == {"diagnosis": "icd", "lab": "labs"}
     assert records.visits[schema.VISIT_ID].to_list() == [3, 1, 2]
     assert records.visits[schema.LABEL].to_list() == [None, False, True]
     assert records.subjects.select("sex", "race", "age_band").rows() == [
@@ -280,3 +281,18 @@ def test_sources_by_name() -> None:
             source_named(name, **options)
     with pytest.raises(eq.DataError, match="no such file"):
         read_spec("nowhere.toml")
+
+
+def test_every_source_can_be_inspected(shared_data: Path, tmp_path: Path) -> None:
+    from equipoise.inspection import inspect
+
+    eicu = eq.read_eicu(shared_data / "eicu-demo").save(tmp_path / "eicu")
+    meds = eq.read_meds(shared_data / "mimic-iv-demo-meds").save(tmp_path / "meds")
+    support2 = eq.read_tables(shared_data / "support2", "support2").save(tmp_path / "support2")
+    found = [inspect(folder) for folder in (eicu, meds, support2)]
+    assert [view["diagnoses"] for view in found] == [21_206, None, None]
+    assert [view["lab_events"]["used"] for view in found] == [134_504, 103_342, 102_890]
+    assert [view["unknown_labels"] for view in found] == [25, 0, 0]
+    assert "person_id" not in found[0]["groups"]
+    again = eq.VisitRecords.load(eicu)
+    assert again.subjects[schema.PERSON_ID].n_unique() == 1841

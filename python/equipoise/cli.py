@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from rich.table import Table
 
 from equipoise import store
 from equipoise.errors import DataError, EquipoiseError, UsageError
+from equipoise.pipeline import Request, methods_named, run_all
+from equipoise.pipeline import report as render_report
 from equipoise.terminal import (
     err_console,
     flat,
@@ -32,6 +35,9 @@ class SourceName(StrEnum):
     """The sources that can be read."""
 
     mimic_iv = "mimic-iv"
+    eicu = "eicu"
+    meds = "meds"
+    tables = "tables"
 
 
 class FileFormat(StrEnum):
@@ -52,8 +58,13 @@ Methods = Annotated[str, typer.Option("--methods", help="Methods to compare, wit
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
 SourceArgument = Annotated[SourceName, typer.Argument(help="What kind of tables they are")]
-TaskOption = Annotated[str, typer.Option("--task", help="What is to be predicted")]
-MORTALITY = "in_hospital_mortality"
+Spec = Annotated[str | None, typer.Option("--spec", help="For tables: a TOML file, or support2")]
+Codes = Annotated[str | None, typer.Option("--codes", help="Kinds of codes, with commas between")]
+Task = Annotated[str | None, typer.Option("--task", help="What is to be predicted")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="A table of labels instead")]
+Until = Annotated[str | None, typer.Option("--until", help="Cut events later than admission+24h")]
+AgeCuts = Annotated[str, typer.Option("--age-cuts", help="Last year of each age band but one")]
+Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,group")]
 
 
 @app.command()
@@ -75,7 +86,9 @@ def demo(
             force=force or hospital.exists(),
             progress=progress,
         )
-    _run("mimic-iv", hospital, MORTALITY, out / "run", "race", METHODS, 3, seed, threads, 50, force)
+    request = Request("mimic-iv", hospital, threads=threads)
+    plan = {"by": ["race"], "methods": _names(METHODS), "folds": 3, "seed": seed}
+    _run(request, out / "run", 50, force, plan)
 
 
 @app.command()
@@ -106,14 +119,23 @@ def extract(
     source: SourceArgument,
     root: Root,
     out: Out,
-    task: TaskOption = MORTALITY,
+    task: Task = None,
+    spec: Spec = None,
+    codes: Codes = None,
+    labels: Labels = None,
+    until: Until = None,
+    age_cuts: AgeCuts = "18,74",
+    race_table: Races = None,
     threads: Threads = None,
     force: Force = False,
 ) -> None:
     """Read a source's tables in one pass into visit records."""
     store.check_free(out, force)
-    records = _read(source.value, root, task, threads)
-    records.save(out, force=force, inputs=_digests(source.value, root))
+    reading = _reading(labels, until, age_cuts, race_table)
+    request = Request(source.value, root, task, threads, _options(spec, codes), reading)
+    with progress_bars() as progress:
+        records = request.records(progress)
+    records.save(out, force=force, inputs=request.digests())
     inspect(out)
 
 
@@ -208,7 +230,6 @@ def evaluate(
 ) -> None:
     """Compare balancing methods in cross-validation."""
     from equipoise.evaluate.experiment import run_experiment
-    from equipoise.pipeline import methods_named
     from equipoise.records import VisitRecords
     from equipoise.vocabulary import VocabularySettings
 
@@ -244,11 +265,9 @@ def report(
     force: Force = False,
 ) -> None:
     """Render results as one self-contained HTML file."""
-    from equipoise.pipeline import report as render
-
     if out.exists() and not force:
         raise UsageError(f"{out} exists already; choose another name or pass --force to replace it")
-    _say(f"the report is in {render(results, out)}")
+    _say(f"the report is in {render_report(results, out)}")
 
 
 @app.command()
@@ -257,7 +276,13 @@ def run(
     root: Root,
     by: By,
     out: Out,
-    task: TaskOption = MORTALITY,
+    task: Task = None,
+    spec: Spec = None,
+    codes: Codes = None,
+    labels: Labels = None,
+    until: Until = None,
+    age_cuts: AgeCuts = "18,74",
+    race_table: Races = None,
     methods: Methods = METHODS,
     folds: Folds = 5,
     labs: Labs = 50,
@@ -266,39 +291,26 @@ def run(
     force: Force = False,
 ) -> None:
     """Extract, evaluate, train the final generator, balance, report."""
-    _run(source.value, root, task, out, by, methods, folds, seed, threads, labs, force)
+    reading = _reading(labels, until, age_cuts, race_table)
+    request = Request(source.value, root, task, threads, _options(spec, codes), reading)
+    plan = {"by": _names(by), "methods": _names(methods), "folds": folds, "seed": seed}
+    _run(request, out, labs, force, plan)
 
 
-def _run(
-    source: str,
-    root: Path,
-    task: str,
-    out: Path,
-    by: str,
-    methods: str,
-    folds: int,
-    seed: int,
-    threads: int | None,
-    labs: int,
-    force: bool,
-) -> None:
-    from equipoise.pipeline import methods_named, run_all
+def _run(request: Request, out: Path, labs: int, force: bool, plan: Mapping[str, Any]) -> None:
     from equipoise.vocabulary import VocabularySettings
 
     store.check_free(out, force)
-    methods_named(_names(methods))
-    records = _read(source, root, task, threads)
+    methods_named(plan["methods"])
     with progress_bars() as progress:
+        records = request.records(progress)
         results = run_all(
             records,
             out,
-            by=_names(by),
-            methods=_names(methods),
-            folds=folds,
-            seed=seed,
-            threads=threads,
+            **plan,
+            threads=request.threads,
             settings=VocabularySettings(labs=labs),
-            inputs=_digests(source, root),
+            inputs=request.digests(),
             force=force,
             progress=progress,
         )
@@ -306,23 +318,20 @@ def _run(
     _say(f"report: {out / 'report.html'}")
 
 
-def _read(source: str, root: Path, task: str, threads: int | None) -> Any:
-    from equipoise.records import read_source
-
-    with progress_bars() as progress:
-        return read_source(_source(source), root, task, threads=threads, progress=progress)
-
-
-def _source(name: str) -> Any:
-    from equipoise.sources import source_named
-
-    return source_named(name)
+def _options(spec: str | None, codes: str | None) -> dict[str, Any]:
+    """Those options of a source that were given."""
+    given = {"spec": spec, "codes": _names(codes) if codes else None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _digests(source: str, root: Path) -> dict[str, str]:
-    from equipoise.sources.files import all_files
-
-    return store.digest(all_files(_source(source), root))
+def _reading(
+    labels: Path | None, until: str | None, age_cuts: str, race_table: Path | None
+) -> dict[str, Any]:
+    try:
+        cuts = tuple(int(cut) for cut in _names(age_cuts))
+    except ValueError:
+        raise UsageError(f"--age-cuts: want whole years such as 18,74, got {age_cuts}") from None
+    return {"labels": labels, "until": until, "age_cuts": cuts, "race_table": race_table}
 
 
 def _manifest_digest(folder: Path) -> dict[str, str]:

@@ -28,14 +28,14 @@ def _records(folder: Path) -> dict[str, Any]:
     records = VisitRecords.load(folder)
     labs = set(records.lab_table["lab"]) if len(records.lab_table) else set()
     kinds = records.code_table["kind"].unique(maintain_order=True).to_list()
-    tables = _tables(records.ledger)
+    tables, named = _tables(records.ledger), records.config.get("tables", {})
     return {
         **_people(records.subjects, records.visits),
         "codes": len(records.code_table),
         "code_kinds": kinds,
         "labs": len(labs),
-        "diagnoses": tables.get("diagnoses_icd", {}).get("used"),
-        "lab_events": tables.get("labevents"),
+        "diagnoses": tables.get(named.get("diagnosis", ""), {}).get("used"),
+        "lab_events": tables.get(named.get("lab", "")),
         "tables": tables,
         "oddities": dict(records.oddities),
         "groups": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,39 @@ from equipoise.balance import BalancingMethod, method_named, plan_balance
 from equipoise.cohort import concat
 from equipoise.evaluate.experiment import run_experiment
 from equipoise.evaluate.results import Results
-from equipoise.records import VisitRecords
+from equipoise.records import VisitRecords, read_source
+from equipoise.sources import source_named
+from equipoise.sources.declaration import Source
+from equipoise.sources.files import all_files
+from equipoise.tasks import TASKS
 from equipoise.vocabulary import VocabularySettings
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to read, as a person asks for it; see `sources.source_named` and `read_source`."""
+
+    source: str
+    root: Path
+    task: str | None = None
+    threads: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def declared(self) -> Source:
+        """The source; raises `UsageError` or, for a bad spec, `DataError`."""
+        return source_named(self.source, **self.options)
+
+    def records(self, progress: schema.Progress) -> VisitRecords:
+        """One pass over the tables; the default task is mortality in hospital or a spec's first."""
+        source = self.declared()
+        task = self.task or next(iter(source.tasks or TASKS))
+        options = {"threads": self.threads, "progress": progress, **self.reading}
+        return read_source(source, self.root, task, **options)
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file that is read."""
+        return store.digest(all_files(self.declared(), self.root))
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:

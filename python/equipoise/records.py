@@ -187,12 +187,19 @@ class VisitRecords:
 
 
 def read_mimic_iv(
-    root: Path | str, task: str = "in_hospital_mortality", **options: Any
+    root: Path | str,
+    task: str = "in_hospital_mortality",
+    *,
+    codes: Sequence[str] = ("diagnosis",),
+    **options: Any,
 ) -> VisitRecords:
-    """Read MIMIC-IV's `hosp` tables below `root`; `options` are those of `read_source`."""
-    from equipoise.sources.mimic_iv import MIMIC_IV
+    """Read MIMIC-IV's `hosp` tables below `root`. `codes`: diagnosis, procedure, medication.
 
-    return read_source(MIMIC_IV, root, task, **options)
+    `options` are those of `read_source`.
+    """
+    from equipoise.sources.mimic_iv import mimic_iv_source
+
+    return read_source(mimic_iv_source(codes), root, task, **options)
 
 
 def read_eicu(
@@ -276,6 +283,7 @@ def read_source(
         )
         records = _read(reading, chosen, Path(labels) if labels else None)
     config: dict[str, Any] = {"source": source.name, "task": chosen.name}
+    config["tables"] = source.ledgers
     config |= {"until": until} if until else {}
     return replace(records, config=config)
 

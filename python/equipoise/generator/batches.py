@@ -13,32 +13,45 @@ import numpy.typing as npt
 from equipoise.cohort import Cohort
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.model import PADDING
+from equipoise.generator.sizes import round_up
 from equipoise.ragged import offsets_of, positions
 
 #: A shape costs seconds to compile, so it must have this many batches to be worth it.
 _FEW: Final = 8
+#: Codes to a list. A visit with more has several lists, so that it sizes nobody else's.
+_SLOTS: Final = 16
 
 _Ints = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """B subjects: conditions (B, K), lists of tokens (B, T, C) and numbers of visits (B,).
+    """B subjects of up to T visits: N visits in all, in L lists of C codes; unused at the ends.
 
-    The unused rows at the end have 0 visits, unused visits no tokens, unused slots `PADDING`.
+    conditions: (B, K). grid: (B, T), which of the N each visit is, `PADDING` where there is none.
+    place: (N,), the inverse, as b T + t. owner: (L,), which of the N each list is of, `PADDING` if
+    of none. codes: (L, C) tokens, `PADDING` in unused slots.
     """
 
     conditions: npt.NDArray[np.float32]
+    grid: npt.NDArray[np.int32]
+    place: npt.NDArray[np.int32]
+    owner: npt.NDArray[np.int32]
     codes: npt.NDArray[np.int32]
-    visits: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Subjects (places in the cohort) that share the padded shape (visits, codes)."""
+    """Subjects (places in the cohort) whose batches have one shape.
+
+    full: subjects in a batch but the last. rows: B. longest: T. visits: N. lists: L.
+    """
 
     subjects: _Ints
+    full: int
+    rows: int
+    longest: int
     visits: int
-    codes: int
+    lists: int
 
 
 def last_visits(cohort: Cohort, most: int) -> Cohort:
@@ -57,32 +70,22 @@ def last_visits(cohort: Cohort, most: int) -> Cohort:
     )
 
 
-def bucket(cohort: Cohort, rows: int) -> list[Bucket]:
-    """Subjects by number of visits, halved from the most; too few for a shape join the next.
+def bucket(cohort: Cohort, rows: int, most: int) -> list[Bucket]:
+    """Subjects by number of visits, halved from `most`; too few for a shape join the next.
 
-    `rows` is the number of subjects in a batch. A visit with very many codes would size every
-    batch, so the one subject in a hundred with the longest lists has a bucket apart if the others'
-    lists are less than half as long.
+    `rows` is the most subjects in a batch. `most`, not the cohort's own longest record, is halved:
+    other subjects of the same source then have the same shapes.
     """
     lengths = np.diff(cohort.visit_offsets)
-    longest = np.zeros(len(cohort), np.int64)
-    owner = cohort.subject_of_visit()
-    np.maximum.at(longest, owner, np.diff(cohort.code_offsets))
-    usual = int(np.quantile(longest, 0.99, method="higher")) if len(cohort) else 0
-    outlier = (longest > usual) & (longest.max(initial=0) > 2 * usual)
-
+    lists = np.bincount(cohort.subject_of_visit(), _lists(cohort), len(cohort)).astype(np.int64)
     buckets = []
     waiting = np.empty(0, np.int64)
-    for low, high in _halving(int(lengths.max(initial=0))):
-        inside = np.flatnonzero((lengths > low) & (lengths <= high) & ~outlier)
+    for low, high in _halving(most):
+        inside = np.flatnonzero((lengths > low) & (lengths <= high))
         waiting = np.concatenate([waiting, inside])
-        last = high >= lengths.max()
-        if len(waiting) >= _FEW * rows or (last and len(waiting)):
-            buckets.append(_bucket(waiting, high, longest))
+        if len(waiting) >= _FEW * rows or (high == most and len(waiting)):
+            buckets.append(_bucket(waiting, rows, high, lengths, lists))
             waiting = np.empty(0, np.int64)
-    if outlier.any():
-        apart = np.flatnonzero(outlier)
-        buckets.append(_bucket(apart, int(lengths[apart].max()), longest))
     return buckets
 
 
@@ -90,41 +93,76 @@ def batches(
     cohort: Cohort,
     conditions: Conditions,
     buckets: list[Bucket],
-    rows: int,
+    end: int,
     rng: np.random.Generator | None = None,
 ) -> Iterator[tuple[_Ints, Batch]]:
-    """All subjects once, as (places in the cohort, batch); in random order if `rng` is given."""
+    """All subjects once, as (places in the cohort, batch); in random order if `rng` is given.
+
+    `end` is the token that marks the last visit.
+    """
     chunks = []
     for shape in buckets:
         subjects = shape.subjects if rng is None else rng.permutation(shape.subjects)
-        chunks += [(subjects[at : at + rows], shape) for at in range(0, len(subjects), rows)]
+        starts = range(0, len(subjects), shape.full)
+        chunks += [(subjects[at : at + shape.full], shape) for at in starts]
     for place in range(len(chunks)) if rng is None else rng.permutation(len(chunks)):
         subjects, shape = chunks[place]
-        yield subjects, pad(cohort.take(subjects), conditions, rows, shape)
+        yield subjects, pad(cohort.take(subjects), conditions, shape, end)
 
 
-def pad(cohort: Cohort, conditions: Conditions, rows: int, shape: Bucket) -> Batch:
-    """A whole cohort as one batch of `rows` subjects, with the end marker in each last visit."""
-    condition_BK = np.zeros((rows, len(conditions)), np.float32)
+def pad(cohort: Cohort, conditions: Conditions, shape: Bucket, end: int) -> Batch:
+    """A whole cohort as one batch of that shape, with the token `end` in each last visit."""
+    condition_BK = np.zeros((shape.rows, len(conditions)), np.float32)
     condition_BK[: len(cohort)] = conditions.encode(cohort.subjects)
-    visits_B = np.zeros(rows, np.int32)
-    visits_B[: len(cohort)] = np.diff(cohort.visit_offsets)
 
     owner = cohort.subject_of_visit()
     visit = np.arange(len(owner)) - cohort.visit_offsets[owner]
+    grid_BT = np.full((shape.rows, shape.longest), PADDING, np.int32)
+    grid_BT[owner, visit] = np.arange(len(owner))
+    place_N = np.zeros(shape.visits, np.int32)
+    place_N[: len(owner)] = owner * shape.longest + visit
+
+    lists = _lists(cohort)
+    first = offsets_of(lists)
+    owner_L = np.full(shape.lists, PADDING, np.int32)
+    owner_L[: first[-1]] = np.repeat(np.arange(len(owner)), lists)
+    codes_LC = np.full((shape.lists, _SLOTS), PADDING, np.int32)
     sizes = np.diff(cohort.code_offsets)
-    code_visit = np.repeat(np.arange(len(owner)), sizes)
-    slot = np.arange(len(cohort.codes)) - cohort.code_offsets[code_visit]
-    codes_BTC = np.full((rows, shape.visits, shape.codes), PADDING, np.int32)
-    codes_BTC[owner[code_visit], visit[code_visit], slot] = cohort.codes
-    last = cohort.visit_offsets[1:][np.diff(cohort.visit_offsets) > 0] - 1
-    codes_BTC[owner[last], visit[last], sizes[last]] = len(cohort.vocabulary)
-    return Batch(condition_BK, codes_BTC, visits_B)
+    of_visit = np.repeat(np.arange(len(owner)), sizes)
+    slot = np.arange(len(cohort.codes)) - cohort.code_offsets[of_visit]
+    codes_LC[first[of_visit] + slot // _SLOTS, slot % _SLOTS] = cohort.codes
+    last = _last(cohort)
+    codes_LC[first[last] + sizes[last] // _SLOTS, sizes[last] % _SLOTS] = end
+    return Batch(condition_BK, grid_BT, place_N, owner_L, codes_LC)
 
 
-def _bucket(subjects: _Ints, visits: int, longest: _Ints) -> Bucket:
-    most = int(longest[subjects].max()) + 1
-    return Bucket(subjects, visits, -(-most // 8) * 8)
+def _bucket(subjects: _Ints, rows: int, longest: int, lengths: _Ints, lists: _Ints) -> Bucket:
+    # As many batches as there must be, all about as full: one of 64 and one of 6 would cost the
+    # same, and teach less evenly.
+    full = -(-len(subjects) // -(-len(subjects) // rows))
+    padded = min(rows, round_up(max(full, 16), 2))
+    visits = round_up(max(2 * padded, _sum_of_top(lengths[subjects], full)), 2)
+    padded_lists = round_up(max(8 * padded, _sum_of_top(lists[subjects], full)), 2)
+    return Bucket(subjects, full, padded, longest, min(padded * longest, visits), padded_lists)
+
+
+def _last(cohort: Cohort) -> _Ints:
+    """The last visit of each subject that has any."""
+    last: _Ints = cohort.visit_offsets[1:][np.diff(cohort.visit_offsets) > 0] - 1
+    return last
+
+
+def _lists(cohort: Cohort) -> _Ints:
+    """How many lists each visit needs, its end marker included."""
+    sizes = np.diff(cohort.code_offsets)
+    sizes[_last(cohort)] += 1
+    lists: _Ints = -(-sizes // _SLOTS)
+    return lists
+
+
+def _sum_of_top(sizes: _Ints, rows: int) -> int:
+    """No batch of so many rows can hold more."""
+    return int(np.sort(sizes)[-rows:].sum())
 
 
 def _halving(most: int) -> list[tuple[int, int]]:

@@ -36,15 +36,17 @@ class Conditions:
         return {name: self.cells[name].unique().sort().to_list() for name in self.by}
 
     def __len__(self) -> int:
-        return 1 + sum(len(levels) for levels in self.levels.values())
+        """K, rounded up: a level more or less in another fold then changes no shape."""
+        return -(-(1 + sum(len(levels) for levels in self.levels.values())) // 8) * 8
 
     def encode(self, subjects: pl.DataFrame) -> npt.NDArray[np.float32]:
-        """(S, K) bits: the label, then one of each group's levels. All must be `known`."""
+        """(S, K) bits: label, one of each group's levels, unused ones. All must be `known`."""
         bits = [subjects[schema.LABEL].cast(pl.Float32).to_numpy()[:, None]]
         for name, levels in self.levels.items():
             column = subjects[name].to_numpy()[:, None]
             bits.append((column == np.array(levels, object)).astype(np.float32))
-        return np.concatenate(bits, axis=1)
+        used_SK = np.concatenate(bits, axis=1)
+        return np.pad(used_SK, ((0, 0), (0, len(self) - used_SK.shape[1])))
 
     def known(self, subjects: pl.DataFrame) -> npt.NDArray[np.bool_]:
         """(S,) whether the label and every group is known and was trained on.

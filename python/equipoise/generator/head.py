@@ -10,7 +10,7 @@ a neural autoregressive distribution estimator (Larochelle and Murray, 2011) by 
 pair of masked V x V layers it is a normalised product of Bernoullis, P(x) = prod_j P(x_j | x_<j),
 with about V (2 H + B) weights in place of 2 V^2.
 
-Letters: N visits, V tokens (codes and the end marker), P = G B >= V, D width, H hidden.
+Letters: N visits, V = G B tokens, D width, H hidden.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _Block = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 class Head(nnx.Module):
-    """Logits of V tokens given (N, D); exact sampling in one pass over the blocks."""
+    """Logits of V tokens given (N, D); exact sampling in one pass over the blocks.
 
-    def __init__(self, tokens: int, *, width: int, hidden: int, block: int, rngs: nnx.Rngs) -> None:
-        blocks = -(-tokens // block)
-        size = -(-tokens // blocks)
-        small, fan_in = nnx.initializers.normal(0.02), nnx.initializers.lecun_normal()
-        self.tokens = tokens
-        self.read_DH = nnx.Param(fan_in(rngs.params(), (width, hidden), jnp.float32))
-        self.code_GBH = nnx.Param(small(rngs.params(), (blocks, size, hidden), jnp.float32))
+    A token whose bias is -inf is never drawn and has no nats and no gradient.
+    """
+
+    def __init__(self, blocks: int, size: int, *, width: int, hidden: int) -> None:
+        self.tokens = blocks * size
+        self.read_DH = nnx.Param(jnp.zeros((width, hidden)))
+        self.code_GBH = nnx.Param(jnp.zeros((blocks, size, hidden)))
         self.offset_GH = nnx.Param(jnp.zeros((blocks, hidden)))
-        self.write_GHB = nnx.Param(fan_in(rngs.params(), (blocks, hidden, size), jnp.float32))
+        self.write_GHB = nnx.Param(jnp.zeros((blocks, hidden, size)))
         self.bias_GB = nnx.Param(jnp.zeros((blocks, size)))
         self.direct_GBB = nnx.Param(jnp.zeros((blocks, size, size)))
 
@@ -47,7 +47,7 @@ class Head(nnx.Module):
             logits_NB = _given_earlier(block, a_NH) + x_NB @ _strict(block)
             return _with_codes(block, a_NH, x_NB), logits_NB
 
-        x_GNB = self._to_blocks(x_NV, fill=0)
+        x_GNB = self._to_blocks(x_NV)
         _, logits_GNB = lax.scan(step, h_ND @ self.read_DH[...], (self._blocks(), x_GNB))
         return self._from_blocks(logits_GNB)
 
@@ -64,13 +64,9 @@ class Head(nnx.Module):
             x_NB = _fixed_point(_given_earlier(block, a_NH), _strict(block), threshold_NB)
             return _with_codes(block, a_NH, x_NB.astype(a_NH.dtype)), x_NB
 
-        threshold_GNB = self._to_blocks(threshold_NV, fill=jnp.inf)
+        threshold_GNB = self._to_blocks(threshold_NV)
         _, x_GNB = lax.scan(step, h_ND @ self.read_DH[...], (self._blocks(), threshold_GNB))
         return self._from_blocks(x_GNB)
-
-    def set_bias(self, logits_V: jax.Array) -> None:
-        """Make these the log-odds of the tokens while all other inputs are 0."""
-        self.bias_GB[...] = self._to_blocks(logits_V[None], fill=0)[:, 0]
 
     def _blocks(self) -> _Block:
         return (
@@ -81,14 +77,11 @@ class Head(nnx.Module):
             self.direct_GBB[...],
         )
 
-    def _to_blocks(self, x_NV: jax.Array, fill: float) -> jax.Array:
-        blocks, size = self.bias_GB.shape
-        padding = (0, blocks * size - self.tokens)
-        x_NP = jnp.pad(x_NV, ((0, 0), padding), constant_values=fill)
-        return x_NP.reshape(-1, blocks, size).swapaxes(0, 1)
+    def _to_blocks(self, x_NV: jax.Array) -> jax.Array:
+        return x_NV.reshape(-1, *self.bias_GB.shape).swapaxes(0, 1)
 
     def _from_blocks(self, x_GNB: jax.Array) -> jax.Array:
-        return x_GNB.swapaxes(0, 1).reshape(x_GNB.shape[1], -1)[:, : self.tokens]
+        return x_GNB.swapaxes(0, 1).reshape(x_GNB.shape[1], -1)
 
 
 def _given_earlier(block: _Block, a_NH: jax.Array) -> jax.Array:

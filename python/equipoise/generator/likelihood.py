@@ -9,7 +9,13 @@ from equipoise.cohort import Cohort
 from equipoise.generator.batches import batches, bucket, last_visits
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.conditions import Conditions
-from equipoise.generator.network import Graph, Params, visit_nats
+from equipoise.generator.network import (
+    GeneratorConfig,
+    Graph,
+    Params,
+    end_token,
+    visit_nats,
+)
 
 
 def log_likelihood(generator: Generator, cohort: Cohort) -> npt.NDArray[np.float64]:
@@ -27,17 +33,19 @@ def log_likelihood(generator: Generator, cohort: Cohort) -> npt.NDArray[np.float
         generator.params,
         last_visits(cohort.filter(known), generator.config.max_visits),
         generator.conditions,
-        generator.config.batch_subjects,
+        generator.config,
     )
     return nats
 
 
 def subject_nats(
-    graph: Graph, params: Params, cohort: Cohort, conditions: Conditions, rows: int
+    graph: Graph, params: Params, cohort: Cohort, conditions: Conditions, config: GeneratorConfig
 ) -> npt.NDArray[np.float64]:
-    """`log_likelihood` of subjects that all can be judged, `rows` of them at a time."""
+    """`log_likelihood` of subjects that all can be judged, none above `config.max_visits`."""
     nats = np.zeros(len(cohort))
-    for subjects, batch in batches(cohort, conditions, bucket(cohort, rows), rows):
-        nats_BT = np.asarray(visit_nats(graph, params, *batch), np.float64)
+    buckets = bucket(cohort, config.batch_subjects, config.max_visits)
+    end = end_token(len(cohort.vocabulary), config)
+    for subjects, batch in batches(cohort, conditions, buckets, end):
+        nats_BT = np.asarray(visit_nats(graph, params, batch), np.float64)
         nats[subjects] = nats_BT[: len(subjects)].sum(axis=1)
     return nats

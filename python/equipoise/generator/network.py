@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
+from equipoise.generator.batches import Batch
 from equipoise.generator.head import Head
 from equipoise.generator.model import Coarse
+from equipoise.generator.sizes import blocks_of, round_up
 
 #: The network without its weights: static, hashable, what `jax.jit` compiles for.
 Graph = nnx.GraphDef[Any]
 #: The weights: a pytree of float32 arrays.
 Params = nnx.State[Any, Any]
+_BIAS: Final = "head.bias_GB"
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,10 @@ class GeneratorConfig:
     def for_cohort(cohort: Cohort) -> GeneratorConfig:
         """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records."""
         lengths = np.diff(cohort.visit_offsets)
-        visits = int(lengths.sum())
+        visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
         config = GeneratorConfig(
             block=128 if len(cohort.vocabulary) < 4096 else 256,
-            max_visits=int(np.clip(lengths.max(initial=1), 1, 20)),
+            max_visits=round_up(longest, 1) if longest <= 8 else 20,
         )
         if visits < 20_000:
             return replace(
@@ -96,80 +100,114 @@ class GeneratorConfig:
 
 
 class Halo(nnx.Module):
-    """Conditional distribution of records: V codes and the end marker, which is token V."""
+    """Conditional distribution of records, with room for at least so many codes.
 
-    def __init__(
-        self, codes: int, conditions: int, config: GeneratorConfig, *, rngs: nnx.Rngs
-    ) -> None:
+    The last token marks the end of a record; those between it and the codes are unused: their bias
+    is -inf (`initialise`). The static part has no trace of how many codes there are.
+    """
+
+    def __init__(self, codes: int, conditions: int, config: GeneratorConfig) -> None:
+        blocks, size = blocks_of(codes + 1, config.block)
         self.max_visits = config.max_visits
         self.coarse = Coarse(
-            codes,
+            blocks * size - 1,
             conditions,
             config.max_visits,
             width=config.width,
             layers=config.layers,
             heads=config.heads,
-            rngs=rngs,
         )
-        self.head = Head(
-            codes + 1,
-            width=config.width,
-            hidden=config.head_hidden,
-            block=config.block,
-            rngs=rngs,
-        )
+        self.head = Head(blocks, size, width=config.width, hidden=config.head_hidden)
 
     def log_likelihood(
-        self, condition_BK: jax.Array, codes_BTC: jax.Array, visits_B: jax.Array
+        self,
+        condition_BK: jax.Array,
+        grid_BT: jax.Array,
+        place_N: jax.Array,
+        owner_L: jax.Array,
+        codes_LC: jax.Array,
     ) -> jax.Array:
         """(B, T) nats of each visit given the condition and all visits before it; 0 for padding.
 
-        At the last visit a record can have, the end is certain, so its marker carries no nats.
+        The arguments are those of `batches.Batch`. At the last visit a record can have, the end is
+        certain, so its marker carries no nats.
         """
-        B, T, C = codes_BTC.shape
-        h_BTD = self.coarse(condition_BK, codes_BTC)
-        x_NV = multi_hot(codes_BTC.reshape(B * T, C), self.head.tokens)
-        logits_NV = self.head.logits(h_BTD.reshape(B * T, -1), x_NV)
+        visits_ND = self.coarse.embed_lists(owner_L, codes_LC, len(place_N))
+        h_ND = self.coarse(condition_BK, visits_ND, grid_BT, place_N)
+        x_NV = multi_hot(owner_L, codes_LC, (len(place_N), self.head.tokens))
+        logits_NV = self.head.logits(h_ND, x_NV)
         nats_NV = jnp.where(x_NV, logits_NV, 0) - jax.nn.softplus(logits_NV)
-        end_BT = nats_NV[:, -1].reshape(B, T)
-        open_T = jnp.arange(T) < self.max_visits - 1
-        nats_BT = nats_NV[:, :-1].sum(-1).reshape(B, T) + jnp.where(open_T, end_BT, 0)
-        return jnp.where(jnp.arange(T) < visits_B[:, None], nats_BT, 0)
+        open_N = place_N % grid_BT.shape[1] < self.max_visits - 1
+        nats_N = nats_NV[:, :-1].sum(-1) + jnp.where(open_N, nats_NV[:, -1], 0)
+        return nats_N.at[grid_BT].get(mode="fill", fill_value=0)
 
 
-def multi_hot(codes_NC: jax.Array, tokens: int) -> jax.Array:
-    """(N, V) booleans from lists of tokens; whatever is outside 0..V-1 is dropped."""
-    rows_N1 = jnp.arange(len(codes_NC))[:, None]
-    return jnp.zeros((len(codes_NC), tokens), bool).at[rows_N1, codes_NC].set(True, mode="drop")
+def multi_hot(owner_L: jax.Array, codes_LC: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """(N, V) booleans from lists of tokens; whatever is outside is dropped."""
+    return jnp.zeros(shape, bool).at[owner_L[:, None], codes_LC].set(True, mode="drop")
+
+
+def end_token(codes: int, config: GeneratorConfig) -> int:
+    """The token that marks a record's last visit."""
+    blocks, size = blocks_of(codes + 1, config.block)
+    return blocks * size - 1
 
 
 def initialise(
-    codes: int, conditions: int, config: GeneratorConfig, seed: int
+    log_odds_V: npt.NDArray[np.float64], conditions: int, config: GeneratorConfig, seed: int
 ) -> tuple[Graph, Params]:
-    """A network with random weights."""
+    """A network with random weights that starts at these log-odds of the codes and the end.
 
-    graph, params = nnx.split(Halo(codes, conditions, config, rngs=nnx.Rngs(params=seed)))
+    Starting there saves the steps to learn rarity. Drawn by NumPy: each shape would cost JAX's
+    initialisers a second to compile.
+    """
+    graph, shapes = outline(len(log_odds_V) - 1, conditions, config)
+    rng = np.random.default_rng(seed)
+    drawn = {
+        name: np.float32(_spread(name, leaf.shape)) * rng.standard_normal(leaf.shape, np.float32)
+        for name, leaf in named_arrays(shapes).items()
+    }
+    for name in drawn:
+        if name.endswith(".scale"):
+            drawn[name] += 1
+    bias_V = np.full(drawn[_BIAS].size, -np.inf, np.float32)
+    bias_V[: len(log_odds_V) - 1] = log_odds_V[:-1]
+    bias_V[-1] = log_odds_V[-1]
+    drawn[_BIAS] = bias_V.reshape(drawn[_BIAS].shape)
+    leaves = [jnp.asarray(weights) for weights in drawn.values()]
+    params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return graph, params
+
+
+def _spread(name: str, shape: tuple[int, ...]) -> float:
+    """The standard deviation of these weights when training starts."""
+    match name.split(".")[-1]:
+        case "bias" | "scale" | "offset_GH" | "direct_GBB" | "bias_GB":
+            return 0
+        case "condition_KD":
+            # Far larger than the rest and in every row, unlike HALO's: with hundreds of subjects
+            # the network else learns them by heart before it learns what label and group change.
+            return 1
+        case "read_DH":
+            return float(shape[0] ** -0.5)
+        case "write_GHB":
+            return float((shape[0] * shape[1]) ** -0.5)
+        case _:
+            return 0.02
 
 
 def outline(codes: int, conditions: int, config: GeneratorConfig) -> tuple[Graph, Params]:
     """The network with the shapes of its weights in place of weights; allocates nothing."""
-    halo = nnx.eval_shape(lambda: Halo(codes, conditions, config, rngs=nnx.Rngs(params=0)))
+    halo = nnx.eval_shape(lambda: Halo(codes, conditions, config))
     graph, params = nnx.split(halo)
     return graph, params
 
 
 @partial(jax.jit, static_argnames="graph")
-def visit_nats(
-    graph: Graph,
-    params: Params,
-    condition_BK: jax.Array,
-    codes_BTC: jax.Array,
-    visits_B: jax.Array,
-) -> jax.Array:
+def visit_nats(graph: Graph, params: Params, batch: Batch) -> jax.Array:
     """`Halo.log_likelihood` of given weights, compiled once per shape."""
     halo: Halo = nnx.merge(graph, params)
-    return halo.log_likelihood(condition_BK, codes_BTC, visits_B)
+    return halo.log_likelihood(*map(jnp.asarray, batch))
 
 
 def named_arrays(params: Params) -> Mapping[str, jax.Array]:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import optax
 import polars as pl
 from flax import nnx
@@ -20,7 +21,15 @@ from equipoise.generator.batches import Batch, batches, bucket, last_visits
 from equipoise.generator.checkpoint import HISTORY, Generator
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.likelihood import subject_nats
-from equipoise.generator.network import GeneratorConfig, Graph, Halo, Params, initialise
+from equipoise.generator.model import PADDING
+from equipoise.generator.network import (
+    GeneratorConfig,
+    Graph,
+    Halo,
+    Params,
+    end_token,
+    initialise,
+)
 
 _ADAM: Final = optax.scale_by_adam()
 
@@ -120,26 +129,27 @@ def _fit(
     seed: int,
     progress: schema.Progress,
 ) -> tuple[_Best, pl.DataFrame]:
-    graph, params = initialise(len(fit.vocabulary), len(conditions), config, seed)
-    state = _State(_with_prevalence(graph, params, fit), _ADAM.init(params))
+    graph, params = initialise(_log_odds(fit), len(conditions), config, seed)
+    state = _State(params, _no_moments(params))
     # One constant, not the batch's own number of visits: every subject weighs the same whichever
     # bucket it is in.
     scale = 1 / (config.batch_subjects * len(fit.visits) / len(fit))
     best = _Best(params, np.inf, 0)
-    history, nll, visits = [], jnp.zeros(()), 0
+    history, losses, visits = [], [], 0
     for step, batch in enumerate(_forever(fit, conditions, config, seed), start=1):
         state, batch_nll = _train_step(graph, config.learning_rate, scale, state, batch)
-        nll, visits = nll + batch_nll, visits + int(batch.visits.sum())
+        losses.append(batch_nll)
+        visits += int((batch.grid != PADDING).sum())
         progress("train", step, config.max_steps)
         if step % config.evaluate_every and step < config.max_steps:
             continue
-        nats = subject_nats(graph, state.params, tune, conditions, config.batch_subjects)
+        nats = subject_nats(graph, state.params, tune, conditions, config)
         tuning_nll = -float(nats.sum()) / len(tune.visits)
-        history.append((step, float(nll) / visits, tuning_nll))
-        nll, visits = jnp.zeros(()), 0
+        history.append((step, sum(map(float, losses)) / visits, tuning_nll))
+        losses, visits = [], 0
         if tuning_nll < best.nll:
-            # A copy, for the next step donates the arrays themselves.
-            best = _Best(jax.tree.map(jnp.copy, state.params), tuning_nll, step)
+            # Copies, for the next step donates the arrays themselves.
+            best = _Best(jax.tree.map(np.array, state.params), tuning_nll, step)
         worse = (step - best.step) // config.evaluate_every
         if worse >= config.patience or step >= config.max_steps:
             break
@@ -150,6 +160,7 @@ def _fit(
             got=f"{history[-1][2]} nats at step {history[-1][0]}",
             hint="Lower GeneratorConfig.learning_rate",
         )
+    best = best._replace(params=jax.tree.map(jnp.asarray, best.params))
     return best, pl.DataFrame(history, schema=dict(HISTORY), orient="row")
 
 
@@ -171,18 +182,24 @@ def _forever(
     cohort: Cohort, conditions: Conditions, config: GeneratorConfig, seed: int
 ) -> Iterator[Batch]:
     rng = np.random.default_rng(seed)
-    buckets = bucket(cohort, config.batch_subjects)
+    buckets = bucket(cohort, config.batch_subjects, config.max_visits)
+    end = end_token(len(cohort.vocabulary), config)
     while True:
-        for _, batch in batches(cohort, conditions, buckets, config.batch_subjects, rng):
+        for _, batch in batches(cohort, conditions, buckets, end, rng):
             yield batch
 
 
-def _with_prevalence(graph: Graph, params: Params, cohort: Cohort) -> Params:
-    """Start the head at each token's own log-odds, which saves the steps to learn rarity."""
+def _no_moments(params: Params) -> optax.OptState:
+    """Adam's state at the start; its own `init` would compile a function per shape."""
+    shapes = jax.eval_shape(_ADAM.init, params)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+
+
+def _log_odds(cohort: Cohort) -> npt.NDArray[np.float64]:
+    """(V + 1,) of each code in a visit and of the end after it."""
     visits, tokens = len(cohort.visits), len(cohort.vocabulary) + 1
     counts = np.bincount(cohort.codes, minlength=tokens).astype(np.float64)
     counts[-1] = len(cohort)
     share = (counts + 0.5) / (visits + 1)
-    halo: Halo = nnx.merge(graph, params)
-    halo.head.set_bias(jnp.asarray(np.log(share) - np.log1p(-share), jnp.float32))
-    return nnx.state(halo)
+    log_odds: npt.NDArray[np.float64] = np.log(share) - np.log1p(-share)
+    return log_odds

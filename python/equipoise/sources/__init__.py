@@ -12,8 +12,8 @@ from equipoise.sources.declaration import Source
 def source_named(name: str, **options: Any) -> Source:
     """The source of this name; raises `UsageError` that lists the names.
 
-    options: `codes` (kinds) for eicu, `settings` (`MedsSettings`) for meds, `spec` (a path, or the
-    name of a shipped one) for tables.
+    options: `codes` (kinds) for mimic-iv and eicu, `settings` (`MedsSettings`) for meds, `spec` (a
+    path, or the name of a shipped one) for tables.
     """
     from equipoise.sources.eicu import eicu_source
     from equipoise.sources.meds import meds_source

@@ -130,6 +130,7 @@ class Source:
 
     folders: where its tables may lie below the root. stay_tables: those that `read_stays` reads.
     optional: tables that may be absent. tasks: tasks that only this source has, by name.
+    lab_ledger: what the ledger calls labs that do not come from `values`.
     """
 
     name: str
@@ -140,7 +141,17 @@ class Source:
     values: tuple[ValueEvents, ...] = ()
     mixed: Callable[[Reader], MixedEvents] | None = None
     optional: tuple[str, ...] = ()
+    lab_ledger: str | None = None
     tasks: Mapping[str, Task] = field(default_factory=dict)
+
+    @property
+    def ledgers(self) -> dict[str, str]:
+        """Which table of the ledger counts the diagnoses, and which the labs, where one does."""
+        kinds = {events.kind: events.table for events in reversed(self.codes)}
+        named = {"diagnosis": kinds.get("diagnosis"), "lab": self.lab_ledger}
+        if self.values:
+            named["lab"] = self.values[0].table
+        return {kind: table for kind, table in named.items() if table}
 
     @property
     def tables(self) -> list[str]:

@@ -79,6 +79,7 @@ def meds_source(settings: MedsSettings | None = None) -> Source:
         read_stays=partial(_read_stays, settings),
         mixed=partial(_events, settings),
         optional=(CODES, SPLITS),
+        lab_ledger=f"{DATA} (values)",
     )
 
 

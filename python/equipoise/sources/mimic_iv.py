@@ -6,12 +6,13 @@ some subjects have two values of `race`; some admissions end before they begin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import polars as pl
 
 from equipoise import schema
+from equipoise.errors import UsageError
 from equipoise.sources.declaration import (
     CodeEvents,
     ColumnKind,
@@ -119,12 +120,9 @@ def _groups(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame, 
     return subjects, oddities
 
 
-MIMIC_IV: Final = Source(
-    name="mimic-iv",
-    folders=("hosp", "."),
-    stay_tables=("patients", "admissions"),
-    read_stays=read_stays,
-    codes=(
+CODES: Final[Mapping[str, CodeEvents]] = {
+    events.kind: events
+    for events in (
         CodeEvents(
             table="diagnoses_icd",
             kind="diagnosis",
@@ -134,21 +132,46 @@ MIMIC_IV: Final = Source(
             systems={"9": "ICD9", "10": "ICD10"},
             dictionary=Dictionary("d_icd_diagnoses", ("icd_code", "icd_version"), ("long_title",)),
         ),
-    ),
-    values=(
-        ValueEvents(
-            table="labevents",
+        CodeEvents(
+            table="procedures_icd",
+            kind="procedure",
             visit="hadm_id",
-            lab=("itemid",),
-            value="valuenum",
-            integer_labs=True,
-            when=When("charttime"),
-            dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
+            code="icd_code",
+            system="icd_version",
+            systems={"9": "ICD9PROC", "10": "ICD10PCS"},
+            dictionary=Dictionary("d_icd_procedures", ("icd_code", "icd_version"), ("long_title",)),
+            when=When("chartdate"),
         ),
-    ),
+        CodeEvents(
+            table="prescriptions",
+            kind="medication",
+            visit="hadm_id",
+            code="drug",
+            when=When("starttime"),
+        ),
+    )
+}
+LABS: Final = ValueEvents(
+    table="labevents",
+    visit="hadm_id",
+    lab=("itemid",),
+    value="valuenum",
+    integer_labs=True,
+    when=When("charttime"),
+    dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
 )
 
 
-def mimic_iv_source() -> Source:
-    """The source."""
-    return MIMIC_IV
+def mimic_iv_source(codes: Sequence[str] = ("diagnosis",)) -> Source:
+    """The source with these kinds of codes; raises `UsageError` for one that it does not have."""
+    for kind in codes:
+        if kind not in CODES:
+            raise UsageError(f"mimic-iv has no codes of kind {kind!r}; want {', '.join(CODES)}")
+    return Source(
+        name="mimic-iv",
+        folders=("hosp", "."),
+        stay_tables=("patients", "admissions"),
+        read_stays=read_stays,
+        codes=tuple(CODES[kind] for kind in codes),
+        values=(LABS,),
+    )

@@ -41,6 +41,7 @@ def tables_source(spec: Path | str | Spec) -> Source:
         read_stays=partial(_read_stays, spec),
         codes=tuple(_code_events(part) for part in spec.codes if part.table),
         values=tuple(_value_events(part) for part in spec.values if part.table),
+        lab_ledger=f"{spec.visits.table} (values)",
         tasks={task.name: _task(task) for task in spec.tasks},
     )
 

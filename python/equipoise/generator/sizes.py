@@ -1,0 +1,20 @@
+"""Sizes of padded arrays: few of them, so that what one fold compiled serves the next."""
+
+from __future__ import annotations
+
+
+def round_up(size: int, steps: int) -> int:
+    """The next of the sizes that have `steps` steps from each power of two to the next.
+
+    With 2 steps: 1, 2, 3, 4, 6, 8, 12, 16; with 4: 1 to 8, 10, 12, 14, 16, 20. At most
+    1 / `steps` of a size is added.
+    """
+    unit: int = 1 << ((size - 1) // (2 * steps)).bit_length()
+    return -(-size // unit) * unit
+
+
+def blocks_of(tokens: int, block: int) -> tuple[int, int]:
+    """How many blocks of how many tokens hold `tokens`, about `block` to each."""
+    if tokens <= block:
+        return 1, min(block, round_up(tokens, 2))
+    return round_up(-(-tokens // block), 4), block
