@@ -348,11 +348,12 @@ def _names(text: str) -> list[str]:
 def _show_summary(results: Any) -> None:
     from equipoise.evaluate.results import summary
 
-    short = summary(results)
     out_console.print(
-        table_of(
-            "What balancing bought: means over folds (intervals are in the report)", means_of(short)
-        )
+        table_of("What balancing bought: means over folds", means_of(summary(results)))
+    )
+    _say(
+        "F1 at 0.5; tuned: F1 at the tuned threshold, as is the worst group's; DI: disparate impact "
+        "of F1, target 1; Theil: target 0; n/e: not estimable. Intervals are in the report."
     )
 
 

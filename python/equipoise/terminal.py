@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 from rich.console import Console
@@ -16,6 +16,17 @@ from equipoise import schema
 
 out_console = Console(soft_wrap=True)
 err_console = Console(stderr=True, soft_wrap=True)
+
+#: Headings that leave the methods' names room on 80 columns.
+SHORT: Final = {
+    "f1": "F1",
+    "f1_tuned": "tuned",
+    "auroc": "AUROC",
+    "ap": "AP",
+    "worst_group_f1": "worst",
+    "disparate_impact": "DI",
+    "theil": "Theil",
+}
 
 
 @contextmanager
@@ -48,7 +59,9 @@ def means_of(short: pl.DataFrame) -> pl.DataFrame:
     def cell(value: float | None) -> str:
         return "n/e" if value is None or value != value else f"{value:.3f}"
 
-    cells = {name: pl.Series([cell(value) for value in short[name]]) for name in values}
+    cells = {
+        SHORT.get(name, name): pl.Series([cell(value) for value in short[name]]) for name in values
+    }
     return short.select("method", "model").with_columns(**cells)
 
 
