@@ -352,8 +352,8 @@ def _show_summary(results: Any) -> None:
         table_of("What balancing bought: means over folds", means_of(summary(results)))
     )
     _say(
-        "F1 at 0.5; tuned: F1 at the tuned threshold, as is the worst group's; DI: disparate impact "
-        "of F1, target 1; Theil: target 0; n/e: not estimable. Intervals are in the report."
+        "F1 at 0.5; tuned: F1 at the tuned threshold, as is the worst group's; DI: disparate "
+        "impact of F1, target 1; Theil: target 0; n/e: not estimable. Intervals are in the report."
     )
 
 
