@@ -45,8 +45,7 @@ demo: build ## Walk the whole road on a simulated hospital; ends with the path o
 test: build lint test-rust test-python ## Run every test: Rust, Python, lint, types
 
 test-rust: build
-	cargo test --release --quiet --package equipoise-core
-	$(if $(have_isal),cargo test --release --quiet --package equipoise-core $(FEATURES))
+	cargo test --release --quiet --workspace $(FEATURES)
 
 test-python: build
 	$(BIN)/pytest -q -n $(JOBS)

@@ -111,3 +111,54 @@ impl<R: Read> Read for GzDecoder<R> {
         Ok(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::read::{GzEncoder, MultiGzDecoder};
+    use proptest::prelude::*;
+
+    fn members(texts: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for text in texts {
+            let mut encoder = GzEncoder::new(text.as_slice(), Compression::default());
+            let _ = encoder.read_to_end(&mut bytes);
+        }
+        bytes
+    }
+
+    fn inflated(mut decoder: impl Read) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        decoder.read_to_end(&mut bytes).ok().map(|_| bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_portable_decoder(
+            texts in prop::collection::vec(prop::collection::vec(0_u8..4, 0..5000), 1..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let whole = members(&texts);
+            prop_assert_eq!(inflated(GzDecoder::new(whole.as_slice())), Some(texts.concat()));
+            let part = &whole[..cut.index(whole.len()).max(1)];
+            prop_assert_eq!(
+                inflated(GzDecoder::new(part)).is_some(),
+                inflated(MultiGzDecoder::new(part)).is_some()
+            );
+        }
+
+        #[test]
+        fn a_flipped_byte_is_never_taken_for_the_text(
+            text in prop::collection::vec(any::<u8>(), 1..3000),
+            place in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = members(std::slice::from_ref(&text));
+            // The header's time and system are covered by no checksum and change nothing.
+            let place = 10 + place.index(bytes.len() - 10);
+            bytes[place] ^= 0x55;
+            let got = inflated(GzDecoder::new(bytes.as_slice()));
+            prop_assert!(got.is_none() || got == Some(text));
+        }
+    }
+}
