@@ -1,6 +1,6 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
-use super::values::SEPARATOR;
+use super::columns::SEPARATOR;
 use super::{Ledger, Outcome, VisitIndex};
 use crate::error::Result;
 use crate::keys::{TextKeys, merged};

@@ -1,7 +1,9 @@
 //! Events to visits: one pass over a table, any row order, same bytes for any number of threads.
 
 mod codes;
+mod columns;
 mod exact;
+mod packed;
 mod values;
 
 pub use codes::{CodeRecords, read_codes};

@@ -1,17 +1,16 @@
 //! Lab events: the exact mean of every (visit, lab), in one pass and in memory that grows with the
 //! number of such pairs, not with rows.
 
-use super::exact::mean;
+use super::columns::{LabColumn, Labs, SEPARATOR, numbers_of};
+use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed, combine};
 use super::{Ledger, Outcome, VisitIndex};
 use crate::error::{Error, Result};
 use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
 use crate::read::delimited::Row;
-use crate::read::number::{Number, number_of, parse_id, parse_number};
-use crate::read::{Batch, Run, Sink, Table, is_text, scan};
+use crate::read::number::{Number, parse_id, parse_number};
+use crate::read::{Batch, Run, Sink, Table, scan};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType;
+use arrow_array::types::Int64Type;
 
 /// For every visit its labs, ascending, and each one's mean.
 #[derive(Debug, Default)]
@@ -58,52 +57,15 @@ pub fn read_values(
             scope.spawn(|| sink.compact());
         }
     });
-    let mut records = combine(&sinks, index.len());
+    let packed = sinks.iter().map(|sink| sink.packed.as_slice()).collect();
+    let odd = sinks.iter().map(|sink| sink.odd.as_slice()).collect();
+    let mut records = combine(packed, odd, index.len());
     (records.names, records.ledger) = (names, ledger);
     Ok(records)
 }
 
-/// Visit (28 bits), lab (20 bits), count (16 bits), and the scaled sum of that many values.
-#[derive(Clone, Copy)]
-struct Packed {
-    key: u64,
-    sum: i64,
-}
-
-const COUNT_BITS: u32 = 16;
-const LAB_BITS: u32 = 20;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 /// Packed records held before equal ones are merged; more than an ordered MIMIC-IV ever needs.
 const COMPACT_AT: usize = 24 << 20;
-
-impl Packed {
-    fn new(visit: u32, lab: u32, count: u32, sum: i64) -> Self {
-        let pair = (u64::from(visit) << LAB_BITS) | u64::from(lab);
-        Self { key: (pair << COUNT_BITS) | u64::from(count), sum }
-    }
-
-    fn pair(self) -> u64 {
-        self.key >> COUNT_BITS
-    }
-
-    fn count(self) -> u64 {
-        self.key & COUNT_MASK
-    }
-}
-
-/// The sum of some values that do not fit [`Packed`]: `sum * 10^exponent`.
-#[derive(Clone, Copy)]
-struct Odd {
-    pair: u64,
-    exponent: i16,
-    count: u64,
-    sum: i128,
-}
-
-enum Labs {
-    Ints(IntKeys),
-    Texts(TextKeys),
-}
 
 /// One thread's records.
 struct Values<'a> {
@@ -283,9 +245,6 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Between the parts of a name.
-pub const SEPARATOR: u8 = 0x1f;
-
 impl Sink for Values<'_> {
     #[inline]
     fn row(&mut self, row: Row<'_>) -> Result<()> {
@@ -317,79 +276,6 @@ impl Sink for Values<'_> {
     }
 }
 
-/// The columns that name a lab, in a batch.
-enum LabColumn {
-    Ints(ArrayRef),
-    Texts(Vec<ArrayRef>),
-}
-
-impl LabColumn {
-    fn new(batch: &Batch<'_>, labs: &Labs, value_column: usize) -> Result<Self> {
-        match labs {
-            Labs::Ints(_) => Ok(Self::Ints(batch.ids(1)?)),
-            Labs::Texts(_) => (1..value_column)
-                .map(|place| batch.cast(place, &DataType::LargeUtf8, "text"))
-                .collect::<Result<_>>()
-                .map(Self::Texts),
-        }
-    }
-
-    fn number(&self, row: usize, labs: &mut Labs, name: &mut Vec<u8>) -> Option<u32> {
-        match (self, labs) {
-            (Self::Ints(ids), Labs::Ints(keys)) => {
-                let ids = ids.as_primitive::<Int64Type>();
-                ids.is_valid(row).then(|| keys.number(ids.value(row)))
-            }
-            (Self::Texts(parts), Labs::Texts(keys)) => {
-                name.clear();
-                for (place, part) in parts.iter().enumerate() {
-                    if place > 0 {
-                        name.push(SEPARATOR);
-                    }
-                    if part.is_valid(row) {
-                        let text = part.as_string::<i64>().value(row).trim();
-                        name.extend_from_slice(text.as_bytes());
-                    }
-                    if place == 0 && name.is_empty() {
-                        return None;
-                    }
-                }
-                Some(keys.number(name))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The value column of a batch.
-enum Numbers {
-    Floats(ArrayRef),
-    Texts(ArrayRef),
-}
-
-fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
-    if is_text(batch.columns[place].data_type()) {
-        batch.cast(place, &DataType::LargeUtf8, "text").map(Numbers::Texts)
-    } else {
-        batch.cast(place, &DataType::Float64, "a number").map(Numbers::Floats)
-    }
-}
-
-impl Numbers {
-    #[inline]
-    fn get(&self, row: usize) -> Number {
-        match self {
-            Self::Floats(array) if array.is_valid(row) => {
-                number_of(array.as_primitive::<Float64Type>().value(row))
-            }
-            Self::Texts(array) if array.is_valid(row) => {
-                parse_number(array.as_string::<i64>().value(row).as_bytes())
-            }
-            _ => Number::Empty,
-        }
-    }
-}
-
 /// Gives all threads' labs common numbers, ascending by name, and returns the names in use.
 fn rename(sinks: &mut [Values<'_>]) -> Vec<String> {
     let used: Vec<Vec<bool>> = sinks.iter().map(Values::labs_used).collect();
@@ -415,8 +301,6 @@ fn rename(sinks: &mut [Values<'_>]) -> Vec<String> {
     }
     names
 }
-
-const LAB_MASK: u64 = (1 << LAB_BITS) - 1;
 
 impl Values<'_> {
     fn labs_used(&self) -> Vec<bool> {
@@ -453,51 +337,4 @@ impl Values<'_> {
             record.pair = new(record.pair);
         }
     }
-}
-
-/// Merges the threads' sorted records into visits.
-fn combine(sinks: &[Values<'_>], visits: usize) -> ValueRecords {
-    let most = sinks.iter().map(|sink| sink.packed.len() + sink.odd.len()).sum();
-    let mut records = ValueRecords {
-        offsets: Vec::with_capacity(visits + 1),
-        labs: Vec::with_capacity(most),
-        values: Vec::with_capacity(most),
-        ..ValueRecords::default()
-    };
-    let mut packed: Vec<&[Packed]> = sinks.iter().map(|sink| sink.packed.as_slice()).collect();
-    let mut odd: Vec<&[Odd]> = sinks.iter().map(|sink| sink.odd.as_slice()).collect();
-    let mut others = Vec::new();
-    records.offsets.push(0);
-    loop {
-        let packed_pairs =
-            packed.iter().filter_map(|rest| rest.first().map(|record| record.pair()));
-        let odd_pairs = odd.iter().filter_map(|rest| rest.first().map(|record| record.pair));
-        let Some(pair) = packed_pairs.chain(odd_pairs).min() else { break };
-        let (mut sum, mut count) = (0_i128, 0_u64);
-        for rest in &mut packed {
-            while let [first, tail @ ..] = rest
-                && first.pair() == pair
-            {
-                sum += i128::from(first.sum);
-                count += first.count();
-                *rest = tail;
-            }
-        }
-        others.clear();
-        for rest in &mut odd {
-            while let [first, tail @ ..] = rest
-                && first.pair == pair
-            {
-                others.push((first.exponent, first.sum));
-                count += first.count;
-                *rest = tail;
-            }
-        }
-        let visit = (pair >> LAB_BITS) as usize;
-        records.offsets.resize(visit + 1, records.labs.len() as i64);
-        records.labs.push((pair & LAB_MASK) as i32);
-        records.values.push(mean(sum, count, &others));
-    }
-    records.offsets.resize(visits + 1, records.labs.len() as i64);
-    records
 }

@@ -1,0 +1,92 @@
+//! The columns of a batch of values: what names the lab, and the value.
+
+use crate::error::Result;
+use crate::keys::{IntKeys, TextKeys};
+use crate::read::number::{Number, number_of, parse_number};
+use crate::read::{Batch, is_text};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
+
+/// Between the parts of a name.
+pub const SEPARATOR: u8 = 0x1f;
+
+/// The names of labs seen so far.
+pub(super) enum Labs {
+    Ints(IntKeys),
+    Texts(TextKeys),
+}
+
+/// The columns that name a lab, in a batch.
+pub(super) enum LabColumn {
+    Ints(ArrayRef),
+    Texts(Vec<ArrayRef>),
+}
+
+impl LabColumn {
+    pub fn new(batch: &Batch<'_>, labs: &Labs, value_column: usize) -> Result<Self> {
+        match labs {
+            Labs::Ints(_) => Ok(Self::Ints(batch.ids(1)?)),
+            Labs::Texts(_) => (1..value_column)
+                .map(|place| batch.cast(place, &DataType::LargeUtf8, "text"))
+                .collect::<Result<_>>()
+                .map(Self::Texts),
+        }
+    }
+
+    pub fn number(&self, row: usize, labs: &mut Labs, name: &mut Vec<u8>) -> Option<u32> {
+        match (self, labs) {
+            (Self::Ints(ids), Labs::Ints(keys)) => {
+                let ids = ids.as_primitive::<Int64Type>();
+                ids.is_valid(row).then(|| keys.number(ids.value(row)))
+            }
+            (Self::Texts(parts), Labs::Texts(keys)) => {
+                name.clear();
+                for (place, part) in parts.iter().enumerate() {
+                    if place > 0 {
+                        name.push(SEPARATOR);
+                    }
+                    if part.is_valid(row) {
+                        let text = part.as_string::<i64>().value(row).trim();
+                        name.extend_from_slice(text.as_bytes());
+                    }
+                    if place == 0 && name.is_empty() {
+                        return None;
+                    }
+                }
+                Some(keys.number(name))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The value column of a batch.
+pub(super) enum Numbers {
+    Floats(ArrayRef),
+    Texts(ArrayRef),
+}
+
+pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
+    if is_text(batch.columns[place].data_type()) {
+        batch.cast(place, &DataType::LargeUtf8, "text").map(Numbers::Texts)
+    } else {
+        batch.cast(place, &DataType::Float64, "a number").map(Numbers::Floats)
+    }
+}
+
+impl Numbers {
+    #[inline]
+    pub fn get(&self, row: usize) -> Number {
+        match self {
+            Self::Floats(array) if array.is_valid(row) => {
+                number_of(array.as_primitive::<Float64Type>().value(row))
+            }
+            Self::Texts(array) if array.is_valid(row) => {
+                parse_number(array.as_string::<i64>().value(row).as_bytes())
+            }
+            _ => Number::Empty,
+        }
+    }
+}
