@@ -1,6 +1,6 @@
 """Stubs of the compiled module; `make lint` holds them to it with mypy.stubtest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -14,6 +14,8 @@ _Named = tuple[list[str], _Ledger]
 _Offsets = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.int32]
 _Floats = npt.NDArray[np.float64]
+# What `equipoise.sources.placing.Placing` says; moments in microseconds.
+_Placing = Mapping[str, Any]
 _Progress = Callable[[int, int], object]
 
 def read_table(
@@ -29,6 +31,7 @@ def read_codes(
     columns: Sequence[str],
     visits: npt.NDArray[np.int64],
     *,
+    placing: _Placing | None = None,
     threads: int = 1,
     block: int = 1048576,
     progress: _Progress | None = None,
@@ -39,6 +42,7 @@ def read_values(
     visits: npt.NDArray[np.int64],
     *,
     known: npt.NDArray[np.int64] | None = None,
+    placing: _Placing | None = None,
     threads: int = 1,
     block: int = 1048576,
     progress: _Progress | None = None,
@@ -51,4 +55,6 @@ def encode(
     labs: tuple[_Offsets, _Numbers, _Floats, _Numbers],
     cuts: _Floats,
     bin_columns: npt.NDArray[np.int32],
+    *,
+    threads: int = 1,
 ) -> tuple[_Offsets, _Numbers]: ...

@@ -63,6 +63,9 @@ Codes = Annotated[str | None, typer.Option("--codes", help="Kinds of codes, with
 Task = Annotated[str | None, typer.Option("--task", help="What is to be predicted")]
 Labels = Annotated[Path | None, typer.Option("--labels", help="A table of labels instead")]
 Until = Annotated[str | None, typer.Option("--until", help="Cut events later than admission+24h")]
+ByTime = Annotated[
+    bool, typer.Option("--attach-by-time", help="Place labs without a visit id by their time")
+]
 AgeCuts = Annotated[str, typer.Option("--age-cuts", help="Last year of each age band but one")]
 Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,group")]
 
@@ -124,6 +127,7 @@ def extract(
     codes: Codes = None,
     labels: Labels = None,
     until: Until = None,
+    attach_by_time: ByTime = False,
     age_cuts: AgeCuts = "18,74",
     race_table: Races = None,
     threads: Threads = None,
@@ -131,7 +135,7 @@ def extract(
 ) -> None:
     """Read a source's tables in one pass into visit records."""
     store.check_free(out, force)
-    reading = _reading(labels, until, age_cuts, race_table)
+    reading = _reading(labels, until, attach_by_time, age_cuts, race_table)
     request = Request(source.value, root, task, threads, _options(spec, codes), reading)
     with progress_bars() as progress:
         records = request.records(progress)
@@ -281,6 +285,7 @@ def run(
     codes: Codes = None,
     labels: Labels = None,
     until: Until = None,
+    attach_by_time: ByTime = False,
     age_cuts: AgeCuts = "18,74",
     race_table: Races = None,
     methods: Methods = METHODS,
@@ -291,7 +296,7 @@ def run(
     force: Force = False,
 ) -> None:
     """Extract, evaluate, train the final generator, balance, report."""
-    reading = _reading(labels, until, age_cuts, race_table)
+    reading = _reading(labels, until, attach_by_time, age_cuts, race_table)
     request = Request(source.value, root, task, threads, _options(spec, codes), reading)
     plan = {"by": _names(by), "methods": _names(methods), "folds": folds, "seed": seed}
     _run(request, out, labs, force, plan)
@@ -325,13 +330,23 @@ def _options(spec: str | None, codes: str | None) -> dict[str, Any]:
 
 
 def _reading(
-    labels: Path | None, until: str | None, age_cuts: str, race_table: Path | None
+    labels: Path | None,
+    until: str | None,
+    attach_by_time: bool,
+    age_cuts: str,
+    race_table: Path | None,
 ) -> dict[str, Any]:
     try:
         cuts = tuple(int(cut) for cut in _names(age_cuts))
     except ValueError:
         raise UsageError(f"--age-cuts: want whole years such as 18,74, got {age_cuts}") from None
-    return {"labels": labels, "until": until, "age_cuts": cuts, "race_table": race_table}
+    return {
+        "labels": labels,
+        "until": until,
+        "attach_by_time": attach_by_time,
+        "age_cuts": cuts,
+        "race_table": race_table,
+    }
 
 
 def _manifest_digest(folder: Path) -> dict[str, str]:

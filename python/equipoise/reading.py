@@ -16,7 +16,6 @@ import pyarrow as pa
 from equipoise import _core, schema
 from equipoise.errors import DataError
 from equipoise.ragged import Columns, Offsets, offsets_of, positions
-from equipoise.sources.attach import VISIT, Attaching, attach, count_fates
 from equipoise.sources.declaration import (
     CodeEvents,
     ColumnKind,
@@ -25,6 +24,7 @@ from equipoise.sources.declaration import (
     ValueEvents,
 )
 from equipoise.sources.files import find_table, has_table
+from equipoise.sources.placing import Placing, placing_of
 from equipoise.tasks import GroupSettings, Window
 
 SEPARATOR: Final = "\x1f"
@@ -54,7 +54,10 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of a source (a `Reader`). `scratch` is a folder for what must be rewritten."""
+    """One reading of a source (a `Reader`). `scratch` is a folder for what must be rewritten.
+
+    by_time: values without a visit id go to the visit of their subject that encloses their time.
+    """
 
     source: Source
     root: Path
@@ -63,6 +66,7 @@ class Reading:
     groups: GroupSettings
     window: Window | None
     scratch: Path
+    by_time: bool = False
 
     def files(self, table: str) -> list[Path]:
         """The files of a table; raises `DataError` if there are none."""
@@ -83,13 +87,17 @@ class Reading:
     def codes(self, events: CodeEvents, visits: pl.DataFrame) -> Codes:
         """A table of codes."""
         named = [events.code, *([events.system] if events.system else [])]
-        files, visit, left_out = self._within(events, named, visits)
-        ids = visits[schema.VISIT_ID].to_numpy()
+        files = self.files(events.table)
         offsets, codes, (names, counts) = _core.read_codes(
-            files, [visit, *named], ids, threads=self.threads, progress=self.tell(events.table)
+            files,
+            [events.visit, *named],
+            visits[schema.VISIT_ID].to_numpy(),
+            placing=placing_of(visits, self.window, events.when),
+            threads=self.threads,
+            progress=self.tell(events.table),
         )
         check_rows(files, sum(rows for _, rows in counts))
-        ledger = ledger_of(events.table, counts, left_out)
+        ledger = ledger_of(events.table, counts, {})
         parts = _parts(names, ["code", "system"][: len(named)])
         if events.split is not None:
             rows = events.split(parts.with_row_index("raw"))
@@ -105,19 +113,21 @@ class Reading:
 
     def values(self, events: ValueEvents, visits: pl.DataFrame) -> Values:
         """A table of values."""
-        files, visit, left_out = self._within(events, [*events.lab, events.value], visits)
+        files = self.files(events.table)
         known = None
         if events.integer_labs and events.dictionary:
             dictionary = self(events.dictionary.table, {events.dictionary.key[0]: "integer"})
             known = dictionary.to_series().drop_nulls().unique().sort().to_numpy()
         ids = visits[schema.VISIT_ID].to_numpy()
-        columns = [visit, *events.lab, events.value]
-        read = self.means(events.table, files, columns, ids, known)
+        columns = [events.visit, *events.lab, events.value]
+        subject = events.subject if self.by_time else None
+        placing = placing_of(visits, self.window, events.when, subject)
+        read = self.means(events.table, files, columns, ids, known, placing)
         offsets, labs, values, names, counts = read
         check_rows(files, sum(rows for _, rows in counts))
         parts = _parts(names, events.lab)
         table = parts.select(lab_name(events.lab), self.titles(events.dictionary, parts))
-        return Values(offsets, labs, values, table, ledger_of(events.table, counts, left_out))
+        return Values(offsets, labs, values, table, ledger_of(events.table, counts, {}))
 
     def means(
         self,
@@ -126,23 +136,19 @@ class Reading:
         columns: Sequence[str],
         visits: npt.NDArray[np.int64],
         known: npt.NDArray[np.int64] | None = None,
+        placing: Placing | None = None,
     ) -> tuple[Offsets, Columns, npt.NDArray[np.float64], list[str], list[tuple[str, int]]]:
         """Exact means by visit and lab: offsets, labs, values, names, counts of rows."""
         offsets, labs, values, (names, counts) = _core.read_values(
-            files, columns, visits, known=known, threads=self.threads, progress=self.tell(table)
+            files,
+            columns,
+            visits,
+            known=known,
+            placing=placing,
+            threads=self.threads,
+            progress=self.tell(table),
         )
         return offsets, labs, values, names, counts
-
-    def _within(
-        self, events: CodeEvents | ValueEvents, columns: Sequence[str], visits: pl.DataFrame
-    ) -> tuple[list[Path], str, Mapping[str, int]]:
-        """Files to read, their column of visit ids, and what a window has left out of them."""
-        files = self.files(events.table)
-        if self.window is None:
-            return files, events.visit, {}
-        how = Attaching(events.visit, None, columns, events.when)
-        files = attach(files, how, visits, self.window, self.scratch)
-        return files, VISIT, count_fates(files)
 
     def titles(self, dictionary: Dictionary | None, parts: pl.DataFrame) -> pl.Series:
         """A title for each row of `parts`: the dictionary's, else the name itself."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from equipoise import schema, store
 from equipoise.cohort import Cohort
-from equipoise.errors import DataError
+from equipoise.errors import DataError, UsageError
 from equipoise.mixed_reading import read_mixed
 from equipoise.ragged import (
     Columns,
@@ -251,6 +251,7 @@ def read_source(
     *,
     labels: Path | str | None = None,
     until: str | None = None,
+    attach_by_time: bool = False,
     age_cuts: tuple[int, ...] = AGE_CUTS,
     race_table: Path | str | None = None,
     threads: int | None = None,
@@ -262,6 +263,8 @@ def read_source(
     until: a window such as `admission+24h` (see `tasks.window_of`): later events of a visit are
     left out and counted, as are those without a time; a code without a time of its own counts as
     known when its visit ends.
+    attach_by_time: values without a visit id go to the visit of their subject that encloses their
+    time (by default they are dropped and counted).
     age_cuts, race_table: see `tasks.GroupSettings`.
 
     Raises `DataError` for files, columns or cells that are not as they should be, `UsageError` for
@@ -270,6 +273,8 @@ def read_source(
     groups = GroupSettings(tuple(age_cuts), Path(race_table) if race_table else None)
     window = window_of(until) if until else None
     chosen = GIVEN if labels else task_named(task, source.tasks)
+    if attach_by_time and not any(events.subject for events in source.values):
+        raise UsageError(f"attach by time: {source.name} has no values that lack a visit id")
     check_root(Path(root), source.folders, source.tables)
     with TemporaryDirectory(prefix="equipoise-") as scratch:
         reading = Reading(
@@ -280,11 +285,13 @@ def read_source(
             groups=groups,
             window=window,
             scratch=Path(scratch),
+            by_time=attach_by_time,
         )
         records = _read(reading, chosen, Path(labels) if labels else None)
     config: dict[str, Any] = {"source": source.name, "task": chosen.name}
     config["tables"] = source.ledgers
     config |= {"until": until} if until else {}
+    config |= {"attach_by_time": True} if attach_by_time else {}
     return replace(records, config=config)
 
 

@@ -6,6 +6,7 @@ then labs by name and bin.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -110,7 +111,7 @@ class Vocabulary:
         bins[binned["slot"].to_numpy(), binned["bin"].to_numpy()] = binned["column"].to_numpy()
         codes = (records.code_offsets, records.codes, of_code)
         labs = (records.lab_offsets, records.labs, records.lab_values, of_lab)
-        return _core.encode(codes, labs, self.cuts, bins)
+        return _core.encode(codes, labs, self.cuts, bins, threads=os.cpu_count() or 1)
 
     @staticmethod
     def of_codes(codes: list[str], kind: str = "diagnosis") -> Vocabulary:
@@ -181,12 +182,13 @@ def _lab_columns(
     kept = np.sort(order[: settings.labs][visits[order[: settings.labs]] > 0])
     slots = np.full(known, -1, np.int32)
     slots[kept] = np.arange(len(kept), dtype=np.int32)
-    cuts = _core.deciles(records.labs, records.lab_values, slots, len(kept))
+    threads = os.cpu_count() or 1
+    cuts = _core.deciles(records.labs, records.lab_values, slots, len(kept), threads=threads)
     every_bin = np.arange(len(kept) * BINS, dtype=np.int32)
     nothing = np.empty(0, np.int32)
     no_codes = (np.zeros(len(records.lab_offsets), np.int64), nothing, nothing)
     labs = (records.lab_offsets, records.labs, records.lab_values, slots)
-    _, columns = _core.encode(no_codes, labs, cuts, every_bin.reshape(-1, BINS))
+    _, columns = _core.encode(no_codes, labs, cuts, every_bin.reshape(-1, BINS), threads=threads)
     filled = np.flatnonzero(np.bincount(columns, minlength=len(every_bin)))
     lab, bin_ = np.divmod(filled, BINS)
     edges = np.pad(cuts, ((0, 0), (1, 1)), constant_values=np.nan)

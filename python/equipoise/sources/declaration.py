@@ -71,13 +71,17 @@ class CodeEvents:
 
 @dataclass(frozen=True)
 class ValueEvents:
-    """A table of numeric events. `integer_labs`: the one column of `lab` holds whole numbers."""
+    """A table of numeric events. `integer_labs`: the one column of `lab` holds whole numbers.
+
+    `subject`: the column of subjects, where events may be placed by their time.
+    """
 
     table: str
     visit: str
     lab: tuple[str, ...]
     value: str
     integer_labs: bool = False
+    subject: str | None = None
     dictionary: Dictionary | None = None
     when: When | None = None
 

@@ -157,6 +157,7 @@ LABS: Final = ValueEvents(
     lab=("itemid",),
     value="valuenum",
     integer_labs=True,
+    subject="subject_id",
     when=When("charttime"),
     dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
 )

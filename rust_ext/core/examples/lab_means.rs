@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use equipoise_core::read::table::{Kind, read_table};
 use equipoise_core::read::{Run, Table};
-use equipoise_core::records::{VisitIndex, read_values};
+use equipoise_core::records::{Places, VisitIndex, read_values};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -30,8 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut known = items.column(0).as_primitive::<Int64Type>().values().to_vec();
     known.sort_unstable();
     let start = Instant::now();
-    let labs = table("labevents", &["hadm_id", "itemid", "valuenum"]);
-    let records = read_values(&labs, &index, Some(&known), &mut run)?;
+    let labs = table("labevents", &["itemid", "valuenum", "hadm_id"]);
+    let places = Places { visit: Some(2), ..Places::default() };
+    let records = read_values(&labs, 1, places, &index, Some(&known), &mut run)?;
     let pairs = records.labs.len();
     println!(
         "{} rows, {pairs} means, {:.2} s",

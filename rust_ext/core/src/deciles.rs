@@ -1,6 +1,7 @@
 //! Exact quantiles of each lab over visits.
 
 use crate::error::{Error, Result};
+use std::sync::{Mutex, PoisonError};
 
 /// Inner cut points of ten bins.
 pub const CUTS: usize = 9;
@@ -24,31 +25,45 @@ pub fn deciles(
     }
     let mut columns = vec![Vec::new(); wanted];
     for (lab, count) in counts(labs, slots.len())?.into_iter().enumerate() {
-        if let Some(column) =
-            usize::try_from(slots[lab]).ok().and_then(|slot| columns.get_mut(slot))
-        {
+        if let Some(column) = column_of(&mut columns, slots[lab]) {
             *column = Vec::with_capacity(count as usize);
         }
     }
     for (&lab, &value) in labs.iter().zip(values) {
-        if let Some(column) =
-            usize::try_from(slots[lab as usize]).ok().and_then(|s| columns.get_mut(s))
-        {
-            column.push(value);
+        if let Some(column) = column_of(&mut columns, slots[lab as usize]) {
+            column.push(key(value));
         }
     }
     let mut cuts = vec![[f64::NAN; CUTS]; wanted];
-    let share = wanted.div_ceil(threads.max(1)).max(1);
+    let work = Mutex::new(columns.iter_mut().zip(&mut cuts));
     std::thread::scope(|scope| {
-        for (columns, cuts) in columns.chunks_mut(share).zip(cuts.chunks_mut(share)) {
+        for _ in 0..threads.clamp(1, wanted.max(1)) {
             scope.spawn(|| {
-                for (column, cuts) in columns.iter_mut().zip(cuts) {
+                let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
+                while let Some((column, cuts)) = next() {
                     *cuts = cut_points(column);
                 }
             });
         }
     });
     Ok(cuts)
+}
+
+fn column_of(columns: &mut [Vec<i64>], slot: i32) -> Option<&mut Vec<i64>> {
+    usize::try_from(slot).ok().and_then(|slot| columns.get_mut(slot))
+}
+
+/// An integer that is ordered as doubles are (IEEE 754 `totalOrder`), and is its own inverse.
+fn key(value: f64) -> i64 {
+    flipped(value.to_bits() as i64)
+}
+
+fn value_of(key: i64) -> f64 {
+    f64::from_bits(flipped(key) as u64)
+}
+
+fn flipped(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
 /// How many visits have each lab.
@@ -64,32 +79,40 @@ pub fn counts(labs: &[i32], labs_known: usize) -> Result<Vec<u64>> {
     Ok(counts)
 }
 
-fn cut_points(values: &mut [f64]) -> [f64; CUTS] {
+fn cut_points(keys: &mut [i64]) -> [f64; CUTS] {
     let mut cuts = [f64::NAN; CUTS];
-    if values.is_empty() {
+    if keys.is_empty() {
         return cuts;
     }
-    let (last, mut sorted_below) = (values.len() - 1, 0);
+    let last = keys.len() - 1;
+    // NumPy: virtual index (n - 1) q, q in doubles as np.linspace-free literals 0.1, 0.2 ...
+    let virtual_index = |cut: usize| last as f64 * ((cut + 1) as f64 / 10.0);
+    let mut ranks: Vec<usize> = (0..CUTS)
+        .flat_map(|cut| {
+            let low = virtual_index(cut).floor() as usize;
+            [low, (low + 1).min(last)]
+        })
+        .collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    select_all(keys, 0, &ranks);
     for (place, cut) in cuts.iter_mut().enumerate() {
-        // NumPy: virtual index (n - 1) q, q in doubles as np.linspace-free literals 0.1, 0.2 ...
-        let virtual_index = last as f64 * ((place + 1) as f64 / 10.0);
-        let low = virtual_index.floor() as usize;
-        let high = (low + 1).min(last);
-        let (a, b) =
-            (select(values, &mut sorted_below, low), select(values, &mut sorted_below, high));
-        *cut = lerp(a, b, virtual_index - low as f64);
+        let index = virtual_index(place);
+        let low = index.floor() as usize;
+        let (a, b) = (value_of(keys[low]), value_of(keys[(low + 1).min(last)]));
+        *cut = lerp(a, b, index - low as f64);
     }
     cuts
 }
 
-/// The `rank`-th smallest value, given that ranks only grow from call to call.
-fn select(values: &mut [f64], sorted_below: &mut usize, rank: usize) -> f64 {
-    if rank >= *sorted_below {
-        let from = *sorted_below;
-        values[from..].select_nth_unstable_by(rank - from, f64::total_cmp);
-        *sorted_below = rank + 1;
-    }
-    values[rank]
+/// Puts at each of `ranks` (ascending, counted from `first`) what would stand there if `keys` were
+/// sorted: the middle one first, then those on either side of it.
+fn select_all(keys: &mut [i64], first: usize, ranks: &[usize]) {
+    let middle = ranks.len() / 2;
+    let Some(&rank) = ranks.get(middle) else { return };
+    let (below, _, above) = keys.select_nth_unstable(rank - first);
+    select_all(below, first, &ranks[..middle]);
+    select_all(above, rank + 1, &ranks[middle + 1..]);
 }
 
 /// NumPy's `_lerp`: from the nearer end, so that it is monotonic and exact at both ends.
@@ -105,8 +128,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn keys_are_ordered_as_doubles(a in any::<f64>(), b in any::<f64>()) {
+            prop_assert_eq!(key(a).cmp(&key(b)), a.total_cmp(&b));
+            prop_assert_eq!(value_of(key(a)).to_bits(), a.to_bits());
+        }
+
+        #[test]
         fn equals_sorting(mut values in prop::collection::vec(-50_i32..50, 1..200)) {
-            let mut floats: Vec<f64> = values.iter().map(|&v| f64::from(v) / 4.0).collect();
+            let mut floats: Vec<i64> = values.iter().map(|&v| key(f64::from(v) / 4.0)).collect();
             let cuts = cut_points(&mut floats);
             values.sort_unstable();
             for (place, cut) in cuts.iter().enumerate() {

@@ -36,14 +36,45 @@ pub type Sparse = (Vec<i64>, Vec<i32>);
 ///
 /// # Errors
 /// [`Error::Shape`] if the arrays contradict each other.
-pub fn encode(codes: &CodesIn<'_>, labs: &LabsIn<'_>) -> Result<Sparse> {
+pub fn encode(codes: &CodesIn<'_>, labs: &LabsIn<'_>, threads: usize) -> Result<Sparse> {
+    let visits = codes.offsets.len().saturating_sub(1);
     if codes.offsets.len() != labs.offsets.len() || labs.cuts.len() != labs.columns.len() {
         return Err(Error::Shape("codes and labs of the same visits are wanted".into()));
     }
-    let mut offsets = Vec::with_capacity(codes.offsets.len());
-    let mut columns: Vec<i32> = Vec::with_capacity(codes.codes.len() + labs.labs.len());
+    let share = visits.div_ceil(threads.max(1)).max(1);
+    let starts: Vec<usize> = (0..visits).step_by(share).collect();
+    let parts = std::thread::scope(|scope| {
+        let threads: Vec<_> = starts
+            .iter()
+            .map(|&start| (start, (start + share).min(visits)))
+            .map(|(start, end)| scope.spawn(move || encode_visits(codes, labs, start, end)))
+            .collect();
+        let ended = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.collect::<Result<Vec<Sparse>>>()
+    })?;
+    let mut parts = parts.into_iter();
+    let (mut offsets, mut columns) = parts.next().unwrap_or_else(|| (vec![0], Vec::new()));
+    for (more_offsets, more) in parts {
+        let shift = columns.len() as i64;
+        offsets.extend(more_offsets[1..].iter().map(|offset| offset + shift));
+        columns.extend(more);
+    }
+    Ok((offsets, columns))
+}
+
+fn encode_visits(
+    codes: &CodesIn<'_>,
+    labs: &LabsIn<'_>,
+    start: usize,
+    end: usize,
+) -> Result<Sparse> {
+    let mut offsets = Vec::with_capacity(end - start + 1);
+    let mut columns: Vec<i32> = Vec::new();
     offsets.push(0);
-    for (code_range, lab_range) in codes.offsets.windows(2).zip(labs.offsets.windows(2)) {
+    let of_codes = codes.offsets[start..=end].windows(2);
+    for (code_range, lab_range) in of_codes.zip(labs.offsets[start..=end].windows(2)) {
         let start = columns.len();
         for &code in slice(codes.codes, code_range)? {
             let column = lookup(codes.columns, code)?;
@@ -60,7 +91,6 @@ pub fn encode(codes: &CodesIn<'_>, labs: &LabsIn<'_>) -> Result<Sparse> {
         sort_tail(&mut columns, start);
         offsets.push(columns.len() as i64);
     }
-    columns.shrink_to_fit();
     Ok((offsets, columns))
 }
 
@@ -119,7 +149,7 @@ mod tests {
             cuts: &cuts,
             columns: &bins,
         };
-        let encoded = encode(&codes, &labs).map_err(|error| error.to_string());
+        let encoded = encode(&codes, &labs, 2).map_err(|error| error.to_string());
         assert_eq!(encoded, Ok((vec![0, 3, 5], vec![3, 10, 20, 14, 19])));
     }
 
@@ -134,8 +164,8 @@ mod tests {
             cuts: &[],
             columns: &[],
         };
-        assert!(encode(&codes, &labs).is_err());
+        assert!(encode(&codes, &labs, 2).is_err());
         let codes = CodesIn { offsets: &[0, 1], codes: &[7], columns: &[0] };
-        assert!(encode(&codes, &labs).is_err());
+        assert!(encode(&codes, &labs, 2).is_err());
     }
 }

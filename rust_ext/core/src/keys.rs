@@ -7,21 +7,52 @@ use std::hash::BuildHasher;
 /// The largest number of different names in one table.
 pub const MOST_KEYS: usize = 1 << 20;
 
+/// Ids this close together are looked up in an array.
+const DENSE: usize = 1 << 20;
+
 /// Numbers for whole-number names (MIMIC's `itemid`).
 #[derive(Debug, Default, Clone)]
 pub struct IntKeys {
     numbers: HashMap<i64, u32>,
     names: Vec<i64>,
+    /// From `lowest` on, the number of each name and one more; 0 if it has not been seen.
+    dense: Vec<u32>,
+    lowest: i64,
 }
 
 impl IntKeys {
+    /// Numbers for `known`, in this order, and for whatever comes later.
+    #[must_use]
+    pub fn of(known: &[i64]) -> Self {
+        let lowest = known.iter().copied().min().unwrap_or(0);
+        let span = known.iter().copied().max().unwrap_or(0).saturating_sub(lowest) as usize;
+        let mut keys =
+            Self { dense: vec![0; span.saturating_add(1).min(DENSE)], lowest, ..Self::default() };
+        for &name in known {
+            keys.number(name);
+        }
+        keys
+    }
+
     /// The number of `name`, a new one if it was not seen before.
     #[inline]
     pub fn number(&mut self, name: i64) -> u32 {
-        *self.numbers.entry(name).or_insert_with(|| {
+        match self.dense.get(name.wrapping_sub(self.lowest) as usize) {
+            Some(&seen) if seen > 0 => seen - 1,
+            _ => self.look_up(name),
+        }
+    }
+
+    #[cold]
+    fn look_up(&mut self, name: i64) -> u32 {
+        let number = *self.numbers.entry(name).or_insert_with(|| {
             self.names.push(name);
             (self.names.len() - 1) as u32
-        })
+        });
+        if let Some(place) = self.dense.get_mut(name.wrapping_sub(self.lowest) as usize) {
+            *place = number + 1;
+        }
+        number
     }
 
     /// All names, by their numbers.

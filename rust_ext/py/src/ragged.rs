@@ -31,7 +31,7 @@ pub fn deciles<'py>(
 }
 
 #[pyfunction]
-#[pyo3(signature = (codes, labs, cuts, bin_columns))]
+#[pyo3(signature = (codes, labs, cuts, bin_columns, *, threads=1))]
 pub fn encode<'py>(
     py: Python<'py>,
     codes: (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i32>, PyReadonlyArray1<'py, i32>),
@@ -43,6 +43,7 @@ pub fn encode<'py>(
     ),
     cuts: PyReadonlyArray2<'py, f64>,
     bin_columns: PyReadonlyArray2<'py, i32>,
+    threads: usize,
 ) -> PyResult<Lists<'py>> {
     let codes = CodesIn {
         offsets: codes.0.as_slice()?,
@@ -63,7 +64,7 @@ pub fn encode<'py>(
         columns,
     };
     let (offsets, columns) = py
-        .detach(|| equipoise_core::encode::encode(&codes, &labs))
+        .detach(|| equipoise_core::encode::encode(&codes, &labs, threads))
         .map_err(|error| data_error(py, &error))?;
     Ok((offsets.into_pyarray(py), columns.into_pyarray(py)))
 }

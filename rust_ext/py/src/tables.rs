@@ -4,7 +4,7 @@ use crate::convert::{data_error, ledger, run};
 use equipoise_core::Error;
 use equipoise_core::read::Table;
 use equipoise_core::read::table::Kind;
-use equipoise_core::records::{self, VisitIndex};
+use equipoise_core::records::{self, Clock, Places, VisitIndex, Window};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -45,29 +45,94 @@ fn kind_named(name: &str) -> PyResult<Kind> {
     }
 }
 
-fn index_of(py: Python<'_>, visits: &PyReadonlyArray1<'_, i64>) -> PyResult<VisitIndex> {
-    VisitIndex::new(visits.as_slice()?).ok_or_else(|| {
-        data_error(py, &Error::Shape("a visit id twice, or more than 268 million visits".into()))
-    })
+type Ids<'py> = PyReadonlyArray1<'py, i64>;
+
+/// How events find their visits, beside the column of visit ids: see `_core.pyi`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Placing<'py> {
+    time: Option<(String, String)>,
+    stays: Option<(String, Ids<'py>, Ids<'py>, Ids<'py>)>,
+    window: Option<(Ids<'py>, Ids<'py>)>,
 }
 
+impl Placing<'_> {
+    /// The index of `visits`, and the columns `wanted` with those of this placing behind them.
+    fn apply(
+        this: Option<Self>,
+        py: Python<'_>,
+        visits: &Ids<'_>,
+        visit: String,
+        mut wanted: Vec<String>,
+    ) -> PyResult<(VisitIndex, Places, Vec<String>)> {
+        let fail = |error: Error| data_error(py, &error);
+        let mut index = VisitIndex::new(visits.as_slice()?).ok_or_else(|| {
+            fail(Error::Shape("a visit id twice, or more than 268 million visits".into()))
+        })?;
+        let mut push = |name: String| {
+            wanted.push(name);
+            wanted.len() - 1
+        };
+        let mut places = Places { visit: Some(push(visit)), ..Places::default() };
+        let Some(Self { time, stays, window }) = this else { return Ok((index, places, wanted)) };
+        if let Some((column, clock)) = time {
+            places.time = Some((push(column), clock_named(&clock)?));
+        }
+        if let Some((column, subjects, starts, ends)) = stays {
+            places.subject = Some(push(column));
+            let (starts, ends) = (starts.as_slice()?, ends.as_slice()?);
+            index = index.with_stays(subjects.as_slice()?, starts, ends).map_err(fail)?;
+        }
+        if let Some((limits, untimed)) = window {
+            let (limits, untimed) = (limits.as_slice()?.to_vec(), untimed.as_slice()?.to_vec());
+            index = index.with_window(Window { limits, untimed }).map_err(fail)?;
+        }
+        Ok((index, places, wanted))
+    }
+}
+
+fn clock_named(name: &str) -> PyResult<Clock> {
+    match name {
+        "time" => Ok(Clock::Calendar),
+        "minutes" => Ok(Clock::Minutes),
+        _ => Err(PyValueError::new_err(format!("no clock is called {name:?}"))),
+    }
+}
+
+/// The visit id's column, which is the first, and the others.
+fn split_first(
+    mut columns: Vec<String>,
+    least: usize,
+    what: &'static str,
+) -> PyResult<(String, Vec<String>)> {
+    if columns.len() < least {
+        return Err(PyValueError::new_err(format!("columns: the visit id, {what}")));
+    }
+    let visit = columns.remove(0);
+    Ok((visit, columns))
+}
+
+// Python's keyword arguments are this function's parameters.
+#[allow(clippy::too_many_arguments)]
 #[pyfunction]
-#[pyo3(signature = (files, columns, visits, *, threads=1, block=1048576, progress=None))]
+#[pyo3(signature = (files, columns, visits, *, placing=None, threads=1, block=1048576, progress=None))]
 pub fn read_codes<'py>(
     py: Python<'py>,
     files: Vec<PathBuf>,
     columns: Vec<String>,
-    visits: PyReadonlyArray1<'py, i64>,
+    visits: Ids<'py>,
+    placing: Option<Placing<'py>>,
     threads: usize,
     block: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<CodesOut<'py>> {
-    if columns.len() < 2 {
-        return Err(PyValueError::new_err("columns: the visit id, then what names the code"));
-    }
-    let index = index_of(py, &visits)?;
+    let (visit, names) = split_first(columns, 2, "then what names the code")?;
+    let parts = names.len();
+    let (index, places, columns) = Placing::apply(placing, py, &visits, visit, names)?;
     let table = Table { files, columns };
-    let read = run(py, threads, block, progress, |run| records::read_codes(&table, &index, run))?;
+    let read = run(py, threads, block, progress, |run| {
+        records::read_codes(&table, parts, places, &index, run)
+    })?;
     let named = (read.names, ledger(&read.ledger));
     Ok((read.offsets.into_pyarray(py), read.codes.into_pyarray(py), named))
 }
@@ -75,25 +140,25 @@ pub fn read_codes<'py>(
 // Python's keyword arguments are this function's parameters.
 #[allow(clippy::too_many_arguments)]
 #[pyfunction]
-#[pyo3(signature = (files, columns, visits, *, known=None, threads=1, block=1048576, progress=None))]
+#[pyo3(signature = (files, columns, visits, *, known=None, placing=None, threads=1, block=1048576, progress=None))]
 pub fn read_values<'py>(
     py: Python<'py>,
     files: Vec<PathBuf>,
     columns: Vec<String>,
-    visits: PyReadonlyArray1<'py, i64>,
-    known: Option<PyReadonlyArray1<'py, i64>>,
+    visits: Ids<'py>,
+    known: Option<Ids<'py>>,
+    placing: Option<Placing<'py>>,
     threads: usize,
     block: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<ValuesOut<'py>> {
-    if columns.len() < 3 {
-        return Err(PyValueError::new_err("columns: the visit id, what names the lab, the value"));
-    }
-    let index = index_of(py, &visits)?;
+    let (visit, names) = split_first(columns, 3, "what names the lab, the value")?;
+    let parts = names.len() - 1;
+    let (index, places, columns) = Placing::apply(placing, py, &visits, visit, names)?;
     let known = known.map(|known| known.as_slice().map(<[i64]>::to_vec)).transpose()?;
     let table = Table { files, columns };
     let read = run(py, threads, block, progress, |run| {
-        records::read_values(&table, &index, known.as_deref(), run)
+        records::read_values(&table, parts, places, &index, known.as_deref(), run)
     })?;
     let named = (read.names, ledger(&read.ledger));
     let (offsets, labs) = (read.offsets.into_pyarray(py), read.labs.into_pyarray(py));

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use memchr::memchr;
 use std::borrow::Cow;
 
-use super::simd::{Positions, mark};
+use super::simd::{RowEnd, Wanted, locate, mark};
+use super::word::Word;
 
 /// A longer row is refused: real ones have some hundred bytes, and an open quote eats the file.
 pub const LONGEST_ROW: usize = 16 << 20;
@@ -15,47 +16,47 @@ pub const LONGEST_ROW: usize = 16 << 20;
 /// Where every field and row of a stretch of text ends.
 #[derive(Debug, Default)]
 pub struct Marks {
-    /// Position of every comma and newline outside quotes.
-    fields: Positions,
-    /// Position of every newline outside quotes.
-    rows: Positions,
+    /// A bit for every comma and newline outside quotes.
+    separators: Vec<u64>,
+    rows: Vec<RowEnd>,
 }
+
+/// Rows whose fields are looked up together.
+const GROUP: usize = 64;
 
 impl Marks {
     /// Finds the marks of `text`, which begins at the start of a row, and returns how many of its
     /// bytes are whole rows.
     pub fn find(&mut self, text: &[u8]) -> usize {
-        self.clear();
-        mark(text, &mut self.fields, &mut self.rows);
-        self.rows.as_slice().last().map_or(0, |&end| end as usize + 1)
+        mark(text, &mut self.separators, &mut self.rows);
+        self.rows.last().map_or(0, |end| end.position as usize + 1)
     }
 
     /// Forgets all marks.
     pub fn clear(&mut self) {
-        self.fields.clear();
+        self.separators.clear();
         self.rows.clear();
     }
 
     /// Drops the rows that begin at or after `limit`, and returns how many bytes the others have;
     /// `None` if the last of them is not whole.
     pub fn keep_rows_before(&mut self, limit: usize) -> Option<usize> {
-        let last = self.rows.as_slice().partition_point(|&end| (end as usize) < limit - 1);
-        let end = *self.rows.as_slice().get(last)?;
+        let last = self.rows.partition_point(|end| (end.position as usize) < limit - 1);
+        let end = *self.rows.get(last)?;
         self.rows.truncate(last + 1);
-        self.fields.truncate(self.fields.as_slice().partition_point(|&field| field <= end));
-        Some(end as usize + 1)
+        Some(end.position as usize + 1)
     }
 
     /// Number of whole rows, blank ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.as_slice().len()
+        self.rows.len()
     }
 
     /// Whether there is no whole row.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.as_slice().is_empty()
+        self.rows.is_empty()
     }
 
     /// Calls `visit` with every row that is not blank. `first` is the number of the first row.
@@ -70,26 +71,50 @@ impl Marks {
         first: u64,
         mut visit: impl FnMut(Row<'_>) -> Result<()>,
     ) -> Result<()> {
-        let (mut start, mut mark) = (0_usize, 0_usize);
-        let (marked, rows) = (self.fields.as_slice(), self.rows.as_slice());
-        for (&end, number) in rows.iter().zip(first..) {
-            let last = mark + layout.width - 1;
-            if marked.get(last) == Some(&end) {
-                let ends = &marked[mark..=last];
-                visit(Row { text, ends, start, number, layout })?;
-                mark = last + 1;
-            } else {
-                let fields = marked[mark..].partition_point(|&field| field <= end);
-                if !text[start..end as usize].trim_ascii().is_empty() {
-                    let (table, want) = (layout.table.clone(), layout.width);
-                    return Err(Error::Fields { table, row: number, want, got: fields });
-                }
-                mark += fields;
+        let wanted = Wanted { width: layout.width as u32, places: &layout.sorted };
+        let (mut last, mut rows, mut number) = (None, self.rows.as_slice(), first);
+        let mut spans = Vec::with_capacity(GROUP * layout.sorted.len());
+        while !rows.is_empty() {
+            spans.clear();
+            let group = &rows[..rows.len().min(GROUP)];
+            let located = locate(&self.separators, last, group, wanted, &mut spans);
+            for spans in spans.chunks_exact(layout.sorted.len()) {
+                visit(Row { text, spans, number, layout })?;
+                number += 1;
             }
-            start = end as usize + 1;
+            if let Some(odd) = group.get(located) {
+                check_blank(
+                    text,
+                    located.checked_sub(1).map_or(last, |at| Some(group[at])),
+                    *odd,
+                    number,
+                    layout,
+                )?;
+                number += 1;
+            }
+            let done = group.len().min(located + 1);
+            last = Some(group[done - 1]);
+            rows = &rows[done..];
         }
         Ok(())
     }
+}
+
+/// An error unless the row from `last` to `end`, which is not as wide as the header, is blank.
+#[cold]
+fn check_blank(
+    text: &[u8],
+    last: Option<RowEnd>,
+    end: RowEnd,
+    row: u64,
+    layout: &Layout,
+) -> Result<()> {
+    let (start, before) = last.map_or((0, 0), |last| (last.position as usize + 1, last.separators));
+    if text[start..end.position as usize].trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let got = (end.separators - before) as usize;
+    Err(Error::Fields { table: layout.table.clone(), row, want: layout.width, got })
 }
 
 /// The header of a file, and which of its columns are wanted.
@@ -103,6 +128,10 @@ pub struct Layout {
     pub names: Vec<String>,
     /// Their places in the file.
     pub places: Vec<usize>,
+    /// The same, ascending and each once.
+    sorted: Vec<u32>,
+    /// For each wanted column, which of `sorted` it is.
+    slots: Vec<usize>,
 }
 
 impl Layout {
@@ -112,27 +141,36 @@ impl Layout {
     /// [`Error::Column`] naming the first that is missing.
     pub fn of_header(table: &str, header: &[u8], names: &[String]) -> Result<Self> {
         let header = header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header);
-        let mut line = header.to_vec();
-        line.push(b'\n');
-        let mut marks = Marks::default();
-        marks.find(&line);
-        let mut start = 0;
-        let columns: Vec<String> = marks
-            .fields
-            .as_slice()
-            .iter()
-            .map(|&end| {
-                let text = unquoted(trim_return(&line[start..end as usize]));
-                start = end as usize + 1;
-                String::from_utf8_lossy(&text).trim().to_owned()
-            })
-            .collect();
+        let columns = fields_of(header);
         let places = names
             .iter()
             .map(|name| find_column(table, &columns, name))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { table: table.to_owned(), width: columns.len(), names: names.to_vec(), places })
+        let mut sorted: Vec<u32> = places.iter().map(|&place| place as u32).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let slots = places.iter().map(|&place| sorted.partition_point(|&s| (s as usize) < place));
+        let (slots, width) = (slots.collect(), columns.len());
+        Ok(Self { table: table.to_owned(), width, names: names.to_vec(), places, sorted, slots })
     }
+}
+
+/// The fields of a header row without its newline.
+fn fields_of(header: &[u8]) -> Vec<String> {
+    let mut line = header.to_vec();
+    line.push(b'\n');
+    let mut marks = Marks::default();
+    marks.find(&line);
+    let width = marks.rows.first().map_or(0, |end| end.separators);
+    let places: Vec<u32> = (0..width).collect();
+    let mut spans = Vec::new();
+    let first = &marks.rows[..marks.rows.len().min(1)];
+    locate(&marks.separators, None, first, Wanted { width, places: &places }, &mut spans);
+    let field = |&[from, to]: &[u32; 2]| {
+        let text = unquoted(trim_return(&line[from as usize..to as usize]));
+        String::from_utf8_lossy(&text).trim().to_owned()
+    };
+    spans.iter().map(field).collect()
 }
 
 /// The place of column `name`: the exact spelling first, else in any case (MIMIC-III writes capitals).
@@ -154,8 +192,8 @@ pub fn find_column(table: &str, columns: &[String], name: &str) -> Result<usize>
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     text: &'a [u8],
-    ends: &'a [u32],
-    start: usize,
+    /// Where the layout's `sorted` columns begin and end.
+    spans: &'a [[u32; 2]],
     /// Row number, counted from 1 at the header.
     pub number: u64,
     /// The file's layout.
@@ -163,20 +201,36 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// Where wanted column `column` begins and ends, without quotes around it.
+    #[inline(always)]
+    fn span(&self, column: usize) -> (usize, usize) {
+        let [from, to] = self.spans[self.layout.slots[column]];
+        let (mut from, mut to) = (from as usize, to as usize);
+        if self.layout.places[column] + 1 == self.layout.width
+            && self.text[from..to].ends_with(b"\r")
+        {
+            to -= 1;
+        }
+        if let [b'"', .., b'"'] = self.text[from..to] {
+            (from, to) = (from + 1, to - 1);
+        }
+        (from, to)
+    }
+
     /// The bytes of wanted column `column`, without quotes around them.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn field(&self, column: usize) -> &'a [u8] {
-        let place = self.layout.places[column];
-        let from = if place == 0 { self.start } else { self.ends[place - 1] as usize + 1 };
-        let mut field = &self.text[from..self.ends[place] as usize];
-        if place + 1 == self.layout.width {
-            field = trim_return(field);
-        }
-        match field {
-            [b'"', inner @ .., b'"'] => inner,
-            _ => field,
-        }
+        let (from, to) = self.span(column);
+        &self.text[from..to]
+    }
+
+    /// The same as a word; `None` if it is too long for one.
+    #[inline(always)]
+    #[must_use]
+    pub fn word(&self, column: usize) -> Option<Word> {
+        let (from, to) = self.span(column);
+        Word::of(self.text, from, to)
     }
 
     /// The same as text, with doubled quotes undone.

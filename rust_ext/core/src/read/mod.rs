@@ -14,6 +14,7 @@ mod parquet;
 mod simd;
 pub mod table;
 mod text;
+pub mod word;
 
 use crate::error::{Error, Result};
 pub use batch::{Batch, is_text};
@@ -59,21 +60,32 @@ pub struct Run<'a> {
     pub progress: &'a mut dyn FnMut(u64, u64) -> bool,
 }
 
+/// Positions in a block are 32 bits wide, with room for a long row.
+const MOST_BYTES: usize = 1 << 30;
+
 /// A piece of a table that one thread reads.
 enum Unit {
     Gzip(PathBuf),
     Text { file: usize, chunk: u64 },
-    RowGroup { file: PathBuf, group: usize, first_row: u64 },
+    RowGroup { file: usize, group: usize, first_row: u64 },
 }
 
 /// What the threads share.
 struct Shared {
     units: Vec<Unit>,
     texts: Vec<text::TextFile>,
+    parquets: Vec<parquet::ParquetFile>,
     next: AtomicUsize,
     stop: AtomicBool,
     done: AtomicU64,
     block: usize,
+}
+
+/// What a thread keeps from unit to unit, so that memory is not asked for anew.
+#[derive(Default)]
+struct Scratch {
+    marks: delimited::Marks,
+    bytes: Vec<u8>,
 }
 
 impl Shared {
@@ -95,14 +107,15 @@ pub fn scan<S: Sink>(
     run: &mut Run<'_>,
     new: impl Fn() -> S + Sync,
 ) -> Result<Vec<S>> {
-    let block = run.block.max(64);
-    let (units, texts, total) = cut(table, block as u64)?;
+    let block = run.block.clamp(64, MOST_BYTES);
+    let Cut { units, texts, parquets, total } = cut(table, block as u64)?;
     let threads = run.threads.clamp(1, units.len().max(1));
     // A lone gzip file keeps a second thread busy with inflating it.
     let spare = run.threads > threads;
     let shared = Shared {
         units,
         texts,
+        parquets,
         next: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
         done: AtomicU64::new(0),
@@ -162,7 +175,7 @@ fn work<S: Sink>(
     spare: bool,
     sink: &mut S,
 ) -> std::result::Result<(), Failure> {
-    let mut marks = delimited::Marks::default();
+    let mut scratch = Scratch::default();
     loop {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         let Some(unit) = shared.units.get(number) else { return Ok(()) };
@@ -170,12 +183,14 @@ fn work<S: Sink>(
             return Ok(());
         }
         let outcome = match unit {
-            Unit::Gzip(path) => gzip::read(path, &table.columns, shared, spare, &mut marks, sink),
+            Unit::Gzip(path) => {
+                gzip::read(path, &table.columns, shared, spare, &mut scratch.marks, sink)
+            }
             Unit::Text { file, chunk } => {
-                shared.texts[*file].read(*chunk, shared, &mut marks, sink)
+                shared.texts[*file].read(*chunk, shared, &mut scratch, sink)
             }
             Unit::RowGroup { file, group, first_row } => {
-                parquet::read(file, &table.columns, *group, *first_row, shared, sink)
+                shared.parquets[*file].read(&table.columns, *group, *first_row, shared, sink)
             }
         };
         if let Err(error) = outcome {
@@ -186,23 +201,36 @@ fn work<S: Sink>(
     }
 }
 
-fn cut(table: &Table, block: u64) -> Result<(Vec<Unit>, Vec<text::TextFile>, u64)> {
-    let (mut units, mut texts, mut total) = (Vec::new(), Vec::new(), 0);
+/// A table cut into units, the files that they are of, and bytes in all.
+#[derive(Default)]
+struct Cut {
+    units: Vec<Unit>,
+    texts: Vec<text::TextFile>,
+    parquets: Vec<parquet::ParquetFile>,
+    total: u64,
+}
+
+fn cut(table: &Table, block: u64) -> Result<Cut> {
+    let mut cut = Cut::default();
     for path in &table.files {
-        total += std::fs::metadata(path).map_err(|error| io_error(path, error))?.len();
+        cut.total += std::fs::metadata(path).map_err(|error| io_error(path, error))?.len();
         match Format::of(path)? {
-            Format::Gzip => units.push(Unit::Gzip(path.clone())),
-            Format::Parquet => units.extend(parquet::units(path, &table.columns)?),
+            Format::Gzip => cut.units.push(Unit::Gzip(path.clone())),
+            Format::Parquet => {
+                let file = parquet::ParquetFile::open(path, &table.columns)?;
+                cut.units.extend(file.units(cut.parquets.len()));
+                cut.parquets.push(file);
+            }
             Format::Text => {
                 let file = text::TextFile::open(path, &table.columns, block)?;
-                units.extend(
-                    (0..file.chunks()).map(|chunk| Unit::Text { file: texts.len(), chunk }),
-                );
-                texts.push(file);
+                let number = cut.texts.len();
+                cut.units
+                    .extend((0..file.chunks()).map(|chunk| Unit::Text { file: number, chunk }));
+                cut.texts.push(file);
             }
         }
     }
-    Ok((units, texts, total))
+    Ok(cut)
 }
 
 /// What a file holds, told by its first bytes rather than by its name.

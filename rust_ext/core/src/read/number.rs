@@ -26,7 +26,7 @@ pub enum Number {
     Text,
 }
 
-const POWERS: [i64; 7] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+pub(super) const POWERS: [i64; 7] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
 
 /// Reads a decimal, with blanks around it allowed.
 #[inline]
@@ -80,9 +80,12 @@ fn parse_slowly(text: &[u8]) -> Number {
 #[inline]
 #[must_use]
 pub fn number_of(value: f64) -> Number {
-    let scaled = (value * ONE).round();
-    if scaled.abs() <= LIMIT as f64 && scaled / ONE == value {
-        return Number::Scaled(scaled as i64);
+    // Adding and taking away 1.5 * 2^52 rounds to a whole number, without a call.
+    const ROUNDING: f64 = 6_755_399_441_055_744.0;
+    let scaled = value * ONE;
+    let whole = (scaled + ROUNDING) - ROUNDING;
+    if scaled.abs() <= LIMIT as f64 && whole / ONE == value {
+        return Number::Scaled(whole as i64);
     }
     shortest(value)
 }
@@ -131,7 +134,7 @@ pub fn parse_id(text: &[u8]) -> Option<i64> {
     Some(if negative { -id } else { id })
 }
 
-/// Reads `YYYY-MM-DD`, `YYYY-MM-DD HH:MM:SS` (or with a `T`, or a fraction) as microseconds since
+/// Reads `YYYY-MM-DD`, `YYYY-MM-DD HH:MM` or `YYYY-MM-DD HH:MM:SS` (or with a `T`, or a fraction) as microseconds since
 /// 1970; `None` for anything else.
 #[must_use]
 pub fn parse_time(text: &[u8]) -> Option<i64> {
@@ -147,16 +150,21 @@ pub fn parse_time(text: &[u8]) -> Option<i64> {
     if text.len() == 10 {
         return Some(day_count * 86_400_000_000);
     }
-    if text.len() < 19 || !matches!(text[10], b' ' | b'T') || text[13] != b':' || text[16] != b':' {
+    if text.len() < 16 || !matches!(text[10], b' ' | b'T') || text[13] != b':' {
         return None;
     }
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let (hour, minute) = (number(11..13)?, number(14..16)?);
+    let second = match text.get(16) {
+        None => 0,
+        Some(b':') => number(17..19)?,
+        Some(_) => return None,
+    };
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let micros = match &text[19..] {
-        [] | [b'Z'] => 0,
-        [b'.', fraction @ ..] if fraction.len() <= 6 && !fraction.is_empty() => {
+    let micros = match text.get(19..) {
+        None | Some([] | [b'Z']) => 0,
+        Some([b'.', fraction @ ..]) if fraction.len() <= 6 && !fraction.is_empty() => {
             number(20..text.len())? * 10_i64.pow(6 - fraction.len() as u32)
         }
         _ => return None,
@@ -225,7 +233,16 @@ mod tests {
         assert_eq!(parse_time(b"1970-01-02"), Some(86_400_000_000));
         assert_eq!(parse_time(b"2196-02-24 14:38:00"), Some(7_136_606_280_000_000));
         assert_eq!(parse_time(b"2196-02-24T14:38:00.5"), Some(7_136_606_280_500_000));
-        for text in ["2023-02-29", "2023-13-01", "2023-1-1", "2023-01-01 24:00:00", "x"] {
+        assert_eq!(parse_time(b"2196-02-24 14:38"), Some(7_136_606_280_000_000));
+        for text in [
+            "2023-02-29",
+            "2023-13-01",
+            "2023-1-1",
+            "2023-01-01 24:00:00",
+            "2023-01-01 10:0",
+            "2023-01-01 10:00:",
+            "x",
+        ] {
             assert_eq!(parse_time(text.as_bytes()), None, "{text}");
         }
     }

@@ -5,77 +5,88 @@ use super::{Batch, Shared, Sink, Unit, damaged, io_error, name_of};
 use crate::error::{Error, Result};
 use arrow_array::ArrayRef;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const BATCH: usize = 64 << 10;
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).map_err(|error| io_error(path, error))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error.to_string()))
+/// A Parquet file whose footer has been read.
+pub struct ParquetFile {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+    /// The wanted columns' places among the file's, ascending, and for each wanted one which it is.
+    places: Vec<usize>,
+    order: Vec<usize>,
 }
 
-/// One unit for each row group; fails here if a wanted column is missing.
-pub fn units(path: &Path, columns: &[String]) -> Result<Vec<Unit>> {
-    let builder = open(path)?;
-    places(&builder, path, columns)?;
-    let mut first_row = 2;
-    let groups = builder.metadata().row_groups().iter().enumerate();
-    Ok(groups
-        .map(|(group, meta)| {
-            let unit = Unit::RowGroup { file: path.to_owned(), group, first_row };
-            first_row += meta.num_rows().max(0) as u64;
-            unit
-        })
-        .collect())
-}
-
-/// The place of each wanted column among the file's top-level columns.
-fn places(
-    builder: &ParquetRecordBatchReaderBuilder<File>,
-    path: &Path,
-    columns: &[String],
-) -> Result<Vec<usize>> {
-    let there: Vec<String> =
-        builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    columns.iter().map(|name| find_column(&name_of(path), &there, name)).collect()
-}
-
-/// Feeds one row group.
-pub fn read<S: Sink>(
-    path: &Path,
-    columns: &[String],
-    group: usize,
-    mut first_row: u64,
-    shared: &Shared,
-    sink: &mut S,
-) -> Result<()> {
-    let builder = open(path)?;
-    let places = places(&builder, path, columns)?;
-    let bytes = builder.metadata().row_group(group).compressed_size().max(0) as u64;
-    let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
-    let mut sorted = places.clone();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let order: Vec<usize> = places.iter().map(|p| sorted.partition_point(|s| s < p)).collect();
-    let reader = builder
-        .with_row_groups(vec![group])
-        .with_projection(mask)
-        .with_batch_size(BATCH)
-        .build()
-        .map_err(|error| damaged(path, error.to_string()))?;
-    let table = name_of(path);
-    for batch in reader {
-        if shared.stopped() {
-            return Err(Error::Stopped);
-        }
-        let batch = batch.map_err(|error| damaged(path, error.to_string()))?;
-        let arrays: Vec<ArrayRef> =
-            order.iter().map(|&place| batch.column(place).clone()).collect();
-        sink.batch(&Batch { table: &table, names: columns, columns: &arrays, first_row })?;
-        first_row += batch.num_rows() as u64;
+impl ParquetFile {
+    /// Reads the footer; fails if a wanted column is missing.
+    pub fn open(path: &Path, columns: &[String]) -> Result<Self> {
+        let file = File::open(path).map_err(|error| io_error(path, error))?;
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())
+            .map_err(|error| damaged(path, error.to_string()))?;
+        let there: Vec<String> =
+            metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let wanted = columns
+            .iter()
+            .map(|name| find_column(&name_of(path), &there, name))
+            .collect::<Result<Vec<usize>>>()?;
+        let mut places = wanted.clone();
+        places.sort_unstable();
+        places.dedup();
+        let order = wanted.iter().map(|at| places.partition_point(|place| place < at)).collect();
+        Ok(Self { path: path.to_owned(), metadata, places, order })
     }
-    shared.advance(bytes);
-    Ok(())
+
+    /// One unit for each row group of this file, which is number `file`.
+    pub fn units(&self, file: usize) -> Vec<Unit> {
+        let mut first_row = 2;
+        let groups = self.metadata.metadata().row_groups().iter().enumerate();
+        groups
+            .map(|(group, meta)| {
+                let unit = Unit::RowGroup { file, group, first_row };
+                first_row += meta.num_rows().max(0) as u64;
+                unit
+            })
+            .collect()
+    }
+
+    /// Feeds one row group.
+    pub fn read<S: Sink>(
+        &self,
+        columns: &[String],
+        group: usize,
+        mut first_row: u64,
+        shared: &Shared,
+        sink: &mut S,
+    ) -> Result<()> {
+        let path = &self.path;
+        let file = File::open(path).map_err(|error| io_error(path, error))?;
+        let builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        let bytes = builder.metadata().row_group(group).compressed_size().max(0) as u64;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), self.places.iter().copied());
+        let reader = builder
+            .with_row_groups(vec![group])
+            .with_projection(mask)
+            .with_batch_size(BATCH)
+            .build()
+            .map_err(|error| damaged(path, error.to_string()))?;
+        let table = name_of(path);
+        for batch in reader {
+            if shared.stopped() {
+                return Err(Error::Stopped);
+            }
+            let batch = batch.map_err(|error| damaged(path, error.to_string()))?;
+            let arrays: Vec<ArrayRef> =
+                self.order.iter().map(|&place| batch.column(place).clone()).collect();
+            sink.batch(&Batch { table: &table, names: columns, columns: &arrays, first_row })?;
+            first_row += batch.num_rows() as u64;
+        }
+        shared.advance(bytes);
+        Ok(())
+    }
 }

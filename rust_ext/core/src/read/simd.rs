@@ -1,4 +1,4 @@
-//! Structural bytes 64 at a time, with the newest instructions that the processor has.
+//! Where separators stand, a bit for each byte, found with the newest instructions at hand.
 #![allow(unsafe_code)]
 
 use wide::u8x16;
@@ -6,109 +6,169 @@ use wide::u8x16;
 /// Bytes looked at together.
 pub const BLOCK: usize = 64;
 
-/// Growing positions, written eight at a time so that no branch depends on how many there are.
-#[derive(Debug, Default)]
-pub struct Positions {
-    buffer: Vec<u32>,
-    length: usize,
+/// Where a row ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowEnd {
+    /// Position of its newline.
+    pub position: u32,
+    /// Separators of the text up to that newline and with it.
+    pub separators: u32,
 }
 
-impl Positions {
-    pub fn clear(&mut self) {
-        self.length = 0;
-    }
-
-    pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
-    }
-
-    #[inline]
-    pub fn as_slice(&self) -> &[u32] {
-        &self.buffer[..self.length]
-    }
-
-    #[inline]
-    pub fn push(&mut self, position: u32) {
-        self.make_room();
-        self.buffer[self.length] = position;
-        self.length += 1;
-    }
-
-    #[inline(always)]
-    fn push_bits(&mut self, mut bits: u64, base: u32) {
-        self.make_room();
-        let count = bits.count_ones() as usize;
-        let (eights, _) = self.buffer[self.length..][..BLOCK].as_chunks_mut::<8>();
-        for eight in eights.iter_mut().take(count.div_ceil(8)) {
-            for place in eight {
-                *place = base.wrapping_add(bits.trailing_zeros());
-                bits &= bits.wrapping_sub(1);
-            }
-        }
-        self.length += count;
-    }
-
-    #[inline(always)]
-    fn make_room(&mut self) {
-        if self.buffer.len() < self.length + BLOCK {
-            self.buffer.resize(2 * (self.length + BLOCK), 0);
-        }
-    }
-}
-
-/// Pushes the positions of all commas and newlines outside quotes to `fields`, and those of the
-/// newlines to `rows`. `text` begins at the start of a row.
-pub fn mark(text: &[u8], fields: &mut Positions, rows: &mut Positions) {
+/// Sets a bit of `separators` for every comma and newline of `text` outside quotes, and pushes the
+/// end of every row to `rows`. `text` begins at the start of a row; both are emptied first.
+pub fn mark(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
+    separators.clear();
+    rows.clear();
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("bmi1")
-        && std::is_x86_feature_detected!("popcnt")
-    {
+    if newest() {
         // SAFETY: the processor has just been seen to have what the function was compiled for.
-        return unsafe { mark_avx2(text, fields, rows) };
+        return unsafe { mark_newest(text, separators, rows) };
     }
-    mark_anywhere(text, fields, rows);
+    mark_anywhere(text, separators, rows);
+}
+
+/// Where fields are looked for: rows of `width` fields, of which those at `places` (ascending,
+/// unique) are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Fields of a row.
+    pub width: u32,
+    /// Places of the wanted ones.
+    pub places: &'a [u32],
+}
+
+/// Pushes to `spans` where the wanted fields of `rows` begin and end, row after row, until one is not
+/// `width` fields wide; returns how many are. `last` is the end of the row before the first.
+pub fn locate(
+    separators: &[u64],
+    last: Option<RowEnd>,
+    rows: &[RowEnd],
+    wanted: Wanted<'_>,
+    spans: &mut Vec<[u32; 2]>,
+) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if newest() {
+        // SAFETY: the processor has just been seen to have what the function was compiled for.
+        return unsafe { locate_newest(separators, last, rows, wanted, spans) };
+    }
+    locate_anywhere(separators, last, rows, wanted, spans)
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,popcnt")]
-fn mark_avx2(text: &[u8], fields: &mut Positions, rows: &mut Positions) {
-    mark_anywhere(text, fields, rows);
+fn newest() -> bool {
+    std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("bmi1")
+        && std::is_x86_feature_detected!("bmi2")
+        && std::is_x86_feature_detected!("lzcnt")
+        && std::is_x86_feature_detected!("popcnt")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn mark_newest(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
+    mark_anywhere(text, separators, rows);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn locate_newest(
+    separators: &[u64],
+    last: Option<RowEnd>,
+    rows: &[RowEnd],
+    wanted: Wanted<'_>,
+    spans: &mut Vec<[u32; 2]>,
+) -> usize {
+    locate_anywhere(separators, last, rows, wanted, spans)
 }
 
 #[inline(always)]
-fn mark_anywhere(text: &[u8], fields: &mut Positions, rows: &mut Positions) {
+fn mark_anywhere(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
     let (blocks, tail) = text.as_chunks::<BLOCK>();
     let mut padded = [0; BLOCK];
     padded[..tail.len()].copy_from_slice(tail);
-    let (mut place, mut base) = (Place::Outside { field: 0 }, 0_u32);
+    separators.reserve(blocks.len() + 3);
+    let (mut state, mut before, mut base) = (State::default(), 0_u32, 0_u32);
     for block in blocks.iter().chain([&padded]) {
         let found = Found::of(block);
-        let separators = found.newlines | found.commas;
-        match &mut place {
-            Place::Outside { field } if found.quotes == 0 => {
-                fields.push_bits(separators, base);
-                rows.push_bits(found.newlines, base);
-                if separators != 0 {
-                    *field = base.wrapping_add(BLOCK as u32 - separators.leading_zeros());
-                }
-            }
-            Place::Quoted if found.quotes == 0 => {}
-            _ => place = found.walk(base, place, fields, rows),
+        let here = state.separators(&found, block);
+        let mut newlines = found.newlines & here;
+        while newlines != 0 {
+            let bit = newlines.trailing_zeros();
+            let up_to_it = here & (u64::MAX >> (63 - bit));
+            let separators = before + up_to_it.count_ones();
+            rows.push(RowEnd { position: base.wrapping_add(bit), separators });
+            newlines &= newlines - 1;
         }
+        separators.push(here);
+        before += here.count_ones();
         base = base.wrapping_add(BLOCK as u32);
+    }
+    // So that 64 bits can be taken from any position.
+    separators.extend([0, 0]);
+}
+
+#[inline(always)]
+fn locate_anywhere(
+    separators: &[u64],
+    last: Option<RowEnd>,
+    rows: &[RowEnd],
+    wanted: Wanted<'_>,
+    spans: &mut Vec<[u32; 2]>,
+) -> usize {
+    let (mut start, mut before) = last.map_or((0, 0), |end| (end.position + 1, end.separators));
+    for (number, row) in rows.iter().enumerate() {
+        if row.separators - before != wanted.width {
+            return number;
+        }
+        let mut cursor =
+            Cursor { separators, base: start, bits: bits_at(separators, start), next: 0 };
+        for &place in wanted.places {
+            let from = if place == 0 { start } else { cursor.position_of(place - 1) + 1 };
+            spans.push([from, cursor.position_of(place)]);
+        }
+        (start, before) = (row.position + 1, row.separators);
+    }
+    rows.len()
+}
+
+/// 64 bits from any position on.
+#[inline(always)]
+fn bits_at(words: &[u64], position: u32) -> u64 {
+    let (word, shift) = ((position / 64) as usize, position % 64);
+    match words.get(word..word + 2) {
+        Some(&[low, high]) => (low >> shift) | ((high << 1) << (63 - shift)),
+        _ => 0,
     }
 }
 
-/// Where a position stands.
-#[derive(Clone, Copy)]
-enum Place {
-    /// In a plain field that begins at `field`; only there a quote opens.
-    Outside { field: u32 },
-    /// Between quotes.
-    Quoted,
-    /// Behind the quote at `quote`: it closes, or is the first of a doubled pair.
-    Closing { quote: u32 },
+/// Walks forward over the separators of a row.
+struct Cursor<'a> {
+    separators: &'a [u64],
+    base: u32,
+    /// The separators from `base` on that have not been passed.
+    bits: u64,
+    /// Number of the first of them, counted from the start of the row.
+    next: u32,
+}
+
+impl Cursor<'_> {
+    /// Position of the row's separator `number`, which must be in the row and not have been passed.
+    #[inline(always)]
+    fn position_of(&mut self, number: u32) -> u32 {
+        let mut here = self.bits.count_ones();
+        while self.next + here <= number {
+            self.next += here;
+            self.base += 64;
+            self.bits = bits_at(self.separators, self.base);
+            here = self.bits.count_ones();
+        }
+        for _ in self.next..number {
+            self.bits &= self.bits - 1;
+        }
+        self.next = number;
+        self.base + self.bits.trailing_zeros()
+    }
 }
 
 /// A bit for each byte of a block.
@@ -131,39 +191,116 @@ impl Found {
         }
         Self { quotes, newlines, commas }
     }
+}
 
-    /// From structural byte to structural byte, where quotes are about.
+/// What one block hands on to the next, each as bits to be or-ed in.
+struct State {
+    /// All ones between quotes.
+    quoted: u64,
+    /// One if a field begins with the block.
+    start: u64,
+    /// One if the last byte was a quote that closed a field, or the first of a doubled pair.
+    closed: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { quoted: 0, start: 1, closed: 0 }
+    }
+}
+
+impl State {
+    /// The separators of a block that are outside quotes.
     #[inline(always)]
-    fn walk(
-        &self,
-        base: u32,
-        mut place: Place,
-        fields: &mut Positions,
-        rows: &mut Positions,
-    ) -> Place {
-        let mut bits = self.quotes | self.newlines | self.commas;
-        while bits != 0 {
-            let bit = bits & bits.wrapping_neg();
-            let position = base.wrapping_add(bits.trailing_zeros());
-            let is_quote = self.quotes & bit != 0;
-            bits ^= bit;
-            place = match place {
-                Place::Quoted if is_quote => Place::Closing { quote: position },
-                Place::Quoted => Place::Quoted,
-                Place::Closing { quote } if is_quote && position == quote + 1 => Place::Quoted,
-                Place::Outside { field } if is_quote && position == field => Place::Quoted,
-                Place::Closing { .. } | Place::Outside { .. } if !is_quote => {
-                    fields.push(position);
-                    if self.newlines & bit != 0 {
-                        rows.push(position);
-                    }
-                    Place::Outside { field: position + 1 }
+    fn separators(&mut self, found: &Found, block: &[u8; BLOCK]) -> u64 {
+        let all = found.newlines | found.commas;
+        if found.quotes == 0 {
+            let here = all & !self.quoted;
+            *self = Self { quoted: self.quoted, start: here >> 63, closed: 0 };
+            return here;
+        }
+        // Every quote is taken to open or to close; if one then opens elsewhere than at the start of
+        // a field (or as the second of a doubled pair), it was a character like any other.
+        let quoted = prefix_xor(found.quotes) ^ self.quoted;
+        let (here, closing) = (all & !quoted, found.quotes & !quoted);
+        let may_open = (here << 1) | self.start | (closing << 1) | self.closed;
+        if found.quotes & quoted & !may_open != 0 {
+            return self.walk(block);
+        }
+        let quoted = 0_u64.wrapping_sub(quoted >> 63);
+        *self = Self { quoted, start: here >> 63, closed: closing >> 63 };
+        here
+    }
+
+    /// The same from byte to byte, for any quotes.
+    #[cold]
+    fn walk(&mut self, block: &[u8; BLOCK]) -> u64 {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Place {
+            Start,
+            Within,
+            Quoted,
+            Closed,
+        }
+        let mut place = match self {
+            Self { quoted: u64::MAX, .. } => Place::Quoted,
+            Self { start: 1, .. } => Place::Start,
+            Self { closed: 1, .. } => Place::Closed,
+            _ => Place::Within,
+        };
+        let mut here = 0;
+        for (bit, byte) in block.iter().enumerate() {
+            place = match (place, byte) {
+                (Place::Quoted, b'"') => Place::Closed,
+                (Place::Quoted, _) | (Place::Start | Place::Closed, b'"') => Place::Quoted,
+                (_, b',' | b'\n') => {
+                    here |= 1 << bit;
+                    Place::Start
                 }
-                // A quote in the middle of a field is a character like any other.
-                Place::Closing { .. } => Place::Outside { field: u32::MAX },
-                outside @ Place::Outside { .. } => outside,
+                _ => Place::Within,
             };
         }
-        place
+        *self = Self {
+            quoted: if place == Place::Quoted { u64::MAX } else { 0 },
+            start: u64::from(place == Place::Start),
+            closed: u64::from(place == Place::Closed),
+        };
+        here
+    }
+}
+
+/// Bit i of the result is the parity of bits 0 to i.
+#[inline(always)]
+fn prefix_xor(mut bits: u64) -> u64 {
+    for shift in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << shift;
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_quick_way_equals_the_walk(text in "[a,\"\n]{0,400}") {
+            let (mut separators, mut rows) = (Vec::new(), Vec::new());
+            mark(text.as_bytes(), &mut separators, &mut rows);
+            let (blocks, tail) = text.as_bytes().as_chunks::<BLOCK>();
+            let mut padded = [0; BLOCK];
+            padded[..tail.len()].copy_from_slice(tail);
+            let mut state = State::default();
+            let walked: Vec<u64> =
+                blocks.iter().chain([&padded]).map(|block| state.walk(block)).collect();
+            prop_assert_eq!(&separators[..walked.len()], walked.as_slice());
+            let newlines: Vec<usize> = text.bytes().enumerate()
+                .filter(|&(at, byte)| byte == b'\n' && walked[at / 64] >> (at % 64) & 1 == 1)
+                .map(|(at, _)| at).collect();
+            let ends: Vec<usize> = rows.iter().map(|row| row.position as usize).collect();
+            prop_assert_eq!(ends, newlines);
+        }
     }
 }

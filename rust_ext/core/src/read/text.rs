@@ -5,7 +5,7 @@
 //! last row ended, and marks again in the rare case that the guess was wrong. Only then are rows fed.
 
 use super::delimited::{LONGEST_ROW, Layout, Marks};
-use super::{Shared, Sink, damaged, io_error, name_of};
+use super::{Scratch, Shared, Sink, damaged, io_error, name_of};
 use crate::error::{Error, Result};
 use memchr::memchr;
 use std::fs::File;
@@ -67,10 +67,13 @@ impl TextFile {
         &self,
         chunk: u64,
         shared: &Shared,
-        marks: &mut Marks,
+        scratch: &mut Scratch,
         sink: &mut S,
     ) -> Result<()> {
-        let marked = if shared.stopped() { Err(Error::Stopped) } else { self.mark(chunk, marks) };
+        let Scratch { marks, bytes } = scratch;
+        let room = std::mem::take(bytes);
+        let marked =
+            if shared.stopped() { Err(Error::Stopped) } else { self.mark(chunk, marks, room) };
         let border = match &marked {
             Ok(stretch) => Border::Row {
                 position: stretch.start + stretch.whole as u64,
@@ -82,15 +85,16 @@ impl TextFile {
         self.known.notify_all();
         let stretch = marked?;
         marks.for_each(stretch.rows(), &self.layout, stretch.number, |row| sink.row(row))?;
+        *bytes = stretch.bytes;
         shared.advance(self.block);
         Ok(())
     }
 
-    fn mark(&self, chunk: u64, marks: &mut Marks) -> Result<Stretch> {
+    fn mark(&self, chunk: u64, marks: &mut Marks, room: Vec<u8>) -> Result<Stretch> {
         let from = self.body + chunk * self.block;
         let to = (from + self.block).min(self.length);
         // The byte before the stretch tells whether a row begins with the stretch.
-        let mut stretch = Stretch::open(&self.path, from - 1, to + MARGIN, self.length)?;
+        let mut stretch = Stretch::open(&self.path, from - 1, to + MARGIN, self.length, room)?;
         let newline = memchr(b'\n', &stretch.bytes);
         stretch.start = newline.map_or(to, |place| from + place as u64);
         stretch.mark(to, marks)?;
@@ -148,10 +152,13 @@ struct Stretch {
 }
 
 impl Stretch {
-    fn open(path: &Path, base: u64, to: u64, length: u64) -> Result<Self> {
+    /// Reads into `bytes`, whatever they were before.
+    fn open(path: &Path, base: u64, to: u64, length: u64, mut bytes: Vec<u8>) -> Result<Self> {
         let mut file = File::open(path).map_err(|error| io_error(path, error))?;
         file.seek(SeekFrom::Start(base)).map_err(|error| io_error(path, error))?;
-        let (path, bytes) = (path.to_owned(), Vec::with_capacity((to - base) as usize + 1));
+        bytes.clear();
+        bytes.reserve((to - base) as usize + 1);
+        let path = path.to_owned();
         let mut stretch = Self { file, path, length, base, bytes, start: 0, number: 0, whole: 0 };
         stretch.extend_to(to)?;
         Ok(stretch)

@@ -1,14 +1,13 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
 use super::columns::SEPARATOR;
-use super::{Ledger, Outcome, VisitIndex};
+use super::placing::{Placed, Placer};
+use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
 use crate::keys::{TextKeys, merged};
 use crate::read::delimited::Row;
-use crate::read::number::parse_id;
 use crate::read::{Batch, Run, Sink, Table, scan};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 
@@ -25,13 +24,18 @@ pub struct CodeRecords {
     pub ledger: Ledger,
 }
 
-/// Reads a table of codes whose columns are: visit id, code, further parts of the code's name.
+/// Reads a table of codes whose first `parts` columns are the code and further parts of its name.
 ///
 /// # Errors
 /// A file, a column or an id that is not as it should be.
-pub fn read_codes(table: &Table, index: &VisitIndex, run: &mut Run<'_>) -> Result<CodeRecords> {
-    let parts = table.columns.len() - 1;
-    let sinks = scan(table, run, || Codes::new(parts, index))?;
+pub fn read_codes(
+    table: &Table,
+    parts: usize,
+    places: Places,
+    index: &VisitIndex,
+    run: &mut Run<'_>,
+) -> Result<CodeRecords> {
+    let sinks = scan(table, run, || Codes::new(parts, Placer::new(index, places)))?;
     let mut ledger = Ledger::default();
     let threads: Vec<Vec<String>> = sinks.iter().map(Codes::names).collect();
     let (names, numbers) = merged(&threads);
@@ -53,7 +57,7 @@ pub fn read_codes(table: &Table, index: &VisitIndex, run: &mut Run<'_>) -> Resul
 
 /// One thread's (visit, code) pairs.
 struct Codes<'a> {
-    index: &'a VisitIndex,
+    placer: Placer<'a>,
     parts: usize,
     keys: TextKeys,
     name: Vec<u8>,
@@ -62,9 +66,9 @@ struct Codes<'a> {
 }
 
 impl<'a> Codes<'a> {
-    fn new(parts: usize, index: &'a VisitIndex) -> Self {
+    fn new(parts: usize, placer: Placer<'a>) -> Self {
         Self {
-            index,
+            placer,
             parts,
             keys: TextKeys::default(),
             name: Vec::new(),
@@ -80,18 +84,20 @@ impl<'a> Codes<'a> {
     /// Takes one event; the parts of its name come from `part`.
     fn add<T: AsRef<str>>(
         &mut self,
-        visit: Option<i64>,
+        placed: Placed,
         mut part: impl FnMut(usize) -> Result<T>,
     ) -> Result<()> {
         let outcome = 'outcome: {
-            let Some(visit) = visit else { break 'outcome Outcome::NoVisitId };
-            let Some(place) = self.index.place(visit) else { break 'outcome Outcome::UnknownVisit };
+            let place = match placed {
+                Ok(place) => place,
+                Err(outcome) => break 'outcome outcome,
+            };
             self.name.clear();
-            for place in 0..self.parts {
-                if place > 0 {
+            for number in 0..self.parts {
+                if number > 0 {
                     self.name.push(SEPARATOR);
                 }
-                self.name.extend_from_slice(part(place)?.as_ref().trim().as_bytes());
+                self.name.extend_from_slice(part(number)?.as_ref().trim().as_bytes());
                 if self.name.is_empty() {
                     break 'outcome Outcome::NoCode;
                 }
@@ -106,20 +112,18 @@ impl<'a> Codes<'a> {
 
 impl Sink for Codes<'_> {
     fn row(&mut self, row: Row<'_>) -> Result<()> {
-        let visit = match row.field(0).trim_ascii() {
-            [] => None,
-            id => Some(parse_id(id).ok_or_else(|| row.wrong(0, "a whole number"))?),
-        };
-        self.add(visit, |part| row.text(part + 1))
+        let placed = self.placer.of_row(&row)?;
+        self.add(placed, |part| row.text(part))
     }
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
-        let visits = batch.ids(0)?;
-        let parts = (1..=self.parts)
+        let mut places = self.placer.columns(batch)?;
+        let parts = (0..self.parts)
             .map(|place| batch.cast(place, &DataType::LargeUtf8, "text"))
             .collect::<Result<Vec<ArrayRef>>>()?;
-        for (row, visit) in visits.as_primitive::<Int64Type>().iter().enumerate() {
-            self.add(visit, |part| {
+        for row in 0..batch.len() {
+            let placed = self.placer.of_batch(&mut places, row);
+            self.add(placed, |part| {
                 let array = &parts[part];
                 Ok(if array.is_valid(row) { array.as_string::<i64>().value(row) } else { "" })
             })?;

@@ -25,10 +25,10 @@ pub(super) enum LabColumn {
 }
 
 impl LabColumn {
-    pub fn new(batch: &Batch<'_>, labs: &Labs, value_column: usize) -> Result<Self> {
+    pub fn new(batch: &Batch<'_>, labs: &Labs, parts: usize) -> Result<Self> {
         match labs {
-            Labs::Ints(_) => Ok(Self::Ints(batch.ids(1)?)),
-            Labs::Texts(_) => (1..value_column)
+            Labs::Ints(_) => Ok(Self::Ints(batch.ids(0)?)),
+            Labs::Texts(_) => (0..parts)
                 .map(|place| batch.cast(place, &DataType::LargeUtf8, "text"))
                 .collect::<Result<_>>()
                 .map(Self::Texts),

@@ -4,49 +4,12 @@ mod codes;
 mod columns;
 mod exact;
 mod packed;
+mod placing;
 mod values;
 
 pub use codes::{CodeRecords, read_codes};
+pub use placing::{Clock, MOST_VISITS, Places, UNKNOWN, VisitIndex, Window};
 pub use values::{ValueRecords, read_values};
-
-use hashbrown::HashMap;
-
-/// Where each visit stands: visit id to its place among the visits.
-#[derive(Debug)]
-pub struct VisitIndex {
-    places: HashMap<i64, u32>,
-}
-
-/// Most visits that one set of records can hold.
-pub const MOST_VISITS: usize = 1 << 28;
-
-impl VisitIndex {
-    /// An index of `ids`, each at its own place. `None` if an id stands twice or there are too many.
-    #[must_use]
-    pub fn new(ids: &[i64]) -> Option<Self> {
-        let places: HashMap<i64, u32> = ids.iter().copied().zip(0..).collect();
-        (places.len() == ids.len() && ids.len() <= MOST_VISITS).then_some(Self { places })
-    }
-
-    /// The place of visit `id`.
-    #[inline]
-    #[must_use]
-    pub fn place(&self, id: i64) -> Option<u32> {
-        self.places.get(&id).copied()
-    }
-
-    /// Number of visits.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Whether there is no visit.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-}
 
 /// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +20,12 @@ pub enum Outcome {
     NoVisitId,
     /// Its visit is none of those asked for.
     UnknownVisit,
+    /// It is placed by its time, which is empty or cannot be read.
+    NoTime,
+    /// At its time its subject was in no visit.
+    OutsideVisits,
+    /// It came later than what counts of its visit.
+    AfterWindow,
     /// Its code or lab item is empty.
     NoCode,
     /// Its value is empty.
@@ -69,10 +38,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order in which a row is checked.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Used,
         Self::NoVisitId,
         Self::UnknownVisit,
+        Self::NoTime,
+        Self::OutsideVisits,
+        Self::AfterWindow,
         Self::NoCode,
         Self::NoValue,
         Self::NotANumber,
@@ -86,6 +58,9 @@ impl Outcome {
             Self::Used => "used",
             Self::NoVisitId => "no visit id",
             Self::UnknownVisit => "unknown visit",
+            Self::NoTime => "no event time",
+            Self::OutsideVisits => "outside every visit",
+            Self::AfterWindow => "after the window",
             Self::NoCode => "no code",
             Self::NoValue => "no numeric value",
             Self::NotANumber => "value is not a number",

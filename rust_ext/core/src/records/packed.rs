@@ -39,52 +39,122 @@ pub(super) struct Odd {
     pub sum: i128,
 }
 
-/// Merges the threads' sorted records into visits.
+/// Merges the threads' sorted records into visits; each thread takes a stretch of visits.
 pub(super) fn combine(
-    mut packed: Vec<&[Packed]>,
-    mut odd: Vec<&[Odd]>,
+    packed: &[&[Packed]],
+    odd: &[&[Odd]],
     visits: usize,
+    threads: usize,
 ) -> ValueRecords {
     let most = packed.iter().map(|records| records.len()).sum::<usize>()
         + odd.iter().map(|records| records.len()).sum::<usize>();
-    let mut records = ValueRecords {
-        offsets: Vec::with_capacity(visits + 1),
-        labs: Vec::with_capacity(most),
-        values: Vec::with_capacity(most),
-        ..ValueRecords::default()
-    };
-    let mut others = Vec::new();
-    records.offsets.push(0);
-    loop {
-        let packed_pairs =
-            packed.iter().filter_map(|rest| rest.first().map(|record| record.pair()));
-        let odd_pairs = odd.iter().filter_map(|rest| rest.first().map(|record| record.pair));
-        let Some(pair) = packed_pairs.chain(odd_pairs).min() else { break };
-        let (mut sum, mut count) = (0_i128, 0_u64);
-        for rest in &mut packed {
-            while let [first, tail @ ..] = rest
-                && first.pair() == pair
-            {
-                sum += i128::from(first.sum);
-                count += first.count();
-                *rest = tail;
-            }
+    let (mut labs, mut values) = (vec![0; most], vec![0.0; most]);
+    let mut offsets = vec![0; visits + 1];
+    let made = std::thread::scope(|scope| {
+        let (mut labs, mut values) = (labs.as_mut_slice(), values.as_mut_slice());
+        let (mut counts, mut threads_at_work) = (&mut offsets[1..], Vec::new());
+        for stretch in stretches(packed, visits, threads).windows(2) {
+            let (from, to) = (stretch[0] << LAB_BITS, stretch[1] << LAB_BITS);
+            let packed: Vec<&[Packed]> =
+                packed.iter().map(|all| between(all, from, to, |record| record.pair())).collect();
+            let odd: Vec<&[Odd]> =
+                odd.iter().map(|all| between(all, from, to, |record| record.pair)).collect();
+            let room = packed.iter().map(|records| records.len()).sum::<usize>()
+                + odd.iter().map(|records| records.len()).sum::<usize>();
+            let merging = Merging {
+                packed,
+                odd,
+                first: stretch[0],
+                counts: counts
+                    .split_off_mut(..(stretch[1] - stretch[0]) as usize)
+                    .unwrap_or_default(),
+                labs: labs.split_off_mut(..room).unwrap_or_default(),
+                values: values.split_off_mut(..room).unwrap_or_default(),
+            };
+            threads_at_work.push((room, scope.spawn(|| merging.run())));
         }
-        others.clear();
-        for rest in &mut odd {
-            while let [first, tail @ ..] = rest
-                && first.pair == pair
-            {
-                others.push((first.exponent, first.sum));
-                count += first.count;
-                *rest = tail;
-            }
+        let ends = threads_at_work.into_iter().map(|(room, thread)| {
+            (room, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        ends.collect::<Vec<_>>()
+    });
+    let (mut end, mut from) = (0, 0);
+    for (room, filled) in made {
+        if end < from {
+            labs.copy_within(from..from + filled, end);
+            values.copy_within(from..from + filled, end);
         }
-        let visit = (pair >> LAB_BITS) as usize;
-        records.offsets.resize(visit + 1, records.labs.len() as i64);
-        records.labs.push((pair & LAB_MASK) as i32);
-        records.values.push(mean(sum, count, &others));
+        (end, from) = (end + filled, from + room);
     }
-    records.offsets.resize(visits + 1, records.labs.len() as i64);
-    records
+    labs.truncate(end);
+    values.truncate(end);
+    let mut total = 0;
+    for offset in &mut offsets {
+        total += *offset;
+        *offset = total;
+    }
+    ValueRecords { offsets, labs, values, ..ValueRecords::default() }
+}
+
+/// Visits between which about equally many records lie: one more than threads, from 0 to `visits`.
+fn stretches(packed: &[&[Packed]], visits: usize, threads: usize) -> Vec<u64> {
+    let longest = packed.iter().max_by_key(|records| records.len()).copied().unwrap_or_default();
+    let mut borders = vec![0];
+    for thread in 1..threads {
+        borders.extend(longest.get(longest.len() * thread / threads).map(|r| r.pair() >> LAB_BITS));
+    }
+    borders.push(visits as u64);
+    borders
+}
+
+fn between<T>(sorted: &[T], from: u64, to: u64, pair: impl Fn(&T) -> u64) -> &[T] {
+    let start = sorted.partition_point(|record| pair(record) < from);
+    &sorted[start..][..sorted[start..].partition_point(|record| pair(record) < to)]
+}
+
+/// The merging of a stretch of visits.
+struct Merging<'a> {
+    packed: Vec<&'a [Packed]>,
+    odd: Vec<&'a [Odd]>,
+    first: u64,
+    /// Labs of each visit of the stretch.
+    counts: &'a mut [i64],
+    labs: &'a mut [i32],
+    values: &'a mut [f64],
+}
+
+impl Merging<'_> {
+    /// How many (visit, lab) pairs there are.
+    fn run(mut self) -> usize {
+        let (mut made, mut others) = (0, Vec::new());
+        loop {
+            let packed = self.packed.iter().filter_map(|rest| rest.first().map(|r| r.pair()));
+            let odd = self.odd.iter().filter_map(|rest| rest.first().map(|r| r.pair));
+            let Some(pair) = packed.chain(odd).min() else { return made };
+            let (mut sum, mut count) = (0_i128, 0_u64);
+            for rest in &mut self.packed {
+                while let [first, tail @ ..] = rest
+                    && first.pair() == pair
+                {
+                    sum += i128::from(first.sum);
+                    count += first.count();
+                    *rest = tail;
+                }
+            }
+            others.clear();
+            for rest in &mut self.odd {
+                while let [first, tail @ ..] = rest
+                    && first.pair == pair
+                {
+                    others.push((first.exponent, first.sum));
+                    count += first.count;
+                    *rest = tail;
+                }
+            }
+            self.counts[((pair >> LAB_BITS) - self.first) as usize] += 1;
+            self.labs[made] = (pair & LAB_MASK) as i32;
+            self.values[made] = mean(sum, count, &others);
+            made += 1;
+        }
+    }
 }

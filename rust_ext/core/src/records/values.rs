@@ -3,14 +3,14 @@
 
 use super::columns::{LabColumn, Labs, SEPARATOR, numbers_of};
 use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed, combine};
-use super::{Ledger, Outcome, VisitIndex};
+use super::placing::Placer;
+use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::{Error, Result};
 use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::number::{Number, parse_id, parse_number};
+use crate::read::word::Word;
 use crate::read::{Batch, Run, Sink, Table, scan};
-use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
 
 /// For every visit its labs, ascending, and each one's mean.
 #[derive(Debug, Default)]
@@ -27,7 +27,8 @@ pub struct ValueRecords {
     pub ledger: Ledger,
 }
 
-/// Reads a table of values whose columns are: visit id, one or more that name the lab, value.
+/// Reads a table of values whose columns are: `parts` that name the lab, the value, and those that
+/// `places` names.
 ///
 /// `known` are lab ids that may occur, ascending (from a dictionary): not needed, but with them the
 /// records come out sorted. With `Some`, labs are whole numbers; with `None`, texts.
@@ -36,12 +37,15 @@ pub struct ValueRecords {
 /// A file, a column or an id that is not as it should be.
 pub fn read_values(
     table: &Table,
+    parts: usize,
+    places: Places,
     index: &VisitIndex,
     known: Option<&[i64]>,
     run: &mut Run<'_>,
 ) -> Result<ValueRecords> {
     let threads = run.threads.max(1);
-    let mut sinks = scan(table, run, || Values::new(table.columns.len(), index, known, threads))?;
+    let mut sinks =
+        scan(table, run, || Values::new(parts, Placer::new(index, places), known, threads))?;
     let mut ledger = Ledger::default();
     for sink in &mut sinks {
         sink.flush();
@@ -57,9 +61,9 @@ pub fn read_values(
             scope.spawn(|| sink.compact());
         }
     });
-    let packed = sinks.iter().map(|sink| sink.packed.as_slice()).collect();
-    let odd = sinks.iter().map(|sink| sink.odd.as_slice()).collect();
-    let mut records = combine(packed, odd, index.len());
+    let packed: Vec<_> = sinks.iter().map(|sink| sink.packed.as_slice()).collect();
+    let odd: Vec<_> = sinks.iter().map(|sink| sink.odd.as_slice()).collect();
+    let mut records = combine(&packed, &odd, index.len(), threads);
     (records.names, records.ledger) = (names, ledger);
     Ok(records)
 }
@@ -69,13 +73,11 @@ const COMPACT_AT: usize = 24 << 20;
 
 /// One thread's records.
 struct Values<'a> {
-    index: &'a VisitIndex,
+    placer: Placer<'a>,
     labs: Labs,
-    value_column: usize,
+    /// Columns that name the lab; the value is the next one.
+    parts: usize,
     ledger: Ledger,
-    /// The visit id of the last row, and its place; rows of a visit mostly come together.
-    last_id: Vec<u8>,
-    last_place: Option<u32>,
     /// Sums and counts of the current visit by lab, and a bit for each lab that has any.
     visit: u32,
     sums: Vec<(i64, u32)>,
@@ -87,24 +89,16 @@ struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    fn new(columns: usize, index: &'a VisitIndex, known: Option<&[i64]>, threads: usize) -> Self {
+    fn new(parts: usize, placer: Placer<'a>, known: Option<&[i64]>, threads: usize) -> Self {
         let labs = match known {
-            Some(known) => {
-                let mut keys = IntKeys::default();
-                for &id in known {
-                    keys.number(id);
-                }
-                Labs::Ints(keys)
-            }
+            Some(known) => Labs::Ints(IntKeys::of(known)),
             None => Labs::Texts(TextKeys::default()),
         };
         Self {
-            index,
+            placer,
             labs,
-            value_column: columns - 1,
+            parts,
             ledger: Ledger::default(),
-            last_id: Vec::new(),
-            last_place: None,
             visit: 0,
             sums: Vec::new(),
             touched: Vec::new(),
@@ -196,33 +190,28 @@ impl<'a> Values<'a> {
         self.compact_at = self.compact_at.max(2 * most);
     }
 
-    fn place_of(&mut self, row: &Row<'_>) -> Result<std::result::Result<u32, Outcome>> {
-        let id = row.field(0);
-        if id.is_empty() {
-            return Ok(Err(Outcome::NoVisitId));
-        }
-        if id != self.last_id {
-            let number = parse_id(id.trim_ascii()).ok_or_else(|| row.wrong(0, "a whole number"))?;
-            self.last_place = self.index.place(number);
-            self.last_id.clear();
-            self.last_id.extend_from_slice(id);
-        }
-        Ok(self.last_place.ok_or(Outcome::UnknownVisit))
-    }
-
+    #[inline(always)]
     fn lab_of(&mut self, row: &Row<'_>) -> Result<Option<u32>> {
-        if row.field(1).is_empty() {
-            return Ok(None);
-        }
         match &mut self.labs {
-            Labs::Ints(keys) => match parse_id(row.field(1).trim_ascii()) {
-                Some(id) => Ok(Some(keys.number(id))),
-                None => Err(row.wrong(1, "a whole number")),
-            },
+            Labs::Ints(keys) => {
+                if let Some(id) = row.word(0).and_then(Word::digits) {
+                    return Ok(Some(keys.number(id)));
+                }
+                match row.field(0).trim_ascii() {
+                    [] => Ok(None),
+                    id => match parse_id(id) {
+                        Some(id) => Ok(Some(keys.number(id))),
+                        None => Err(row.wrong(0, "a whole number")),
+                    },
+                }
+            }
             Labs::Texts(keys) => {
+                if row.field(0).is_empty() {
+                    return Ok(None);
+                }
                 self.name.clear();
-                for column in 1..self.value_column {
-                    if column > 1 {
+                for column in 0..self.parts {
+                    if column > 0 {
                         self.name.push(SEPARATOR);
                     }
                     self.name.extend_from_slice(row.text(column)?.trim().as_bytes());
@@ -232,12 +221,21 @@ impl<'a> Values<'a> {
         }
     }
 
+    #[inline(always)]
+    fn number_of(&self, row: &Row<'_>) -> Number {
+        match row.word(self.parts).and_then(Word::scaled) {
+            Some(scaled) => Number::Scaled(scaled),
+            None => parse_number(row.field(self.parts)),
+        }
+    }
+
+    #[inline(always)]
     fn outcome(&mut self, row: &Row<'_>) -> Result<Outcome> {
-        let visit = match self.place_of(row)? {
+        let visit = match self.placer.of_row(row)? {
             Ok(visit) => visit,
             Err(outcome) => return Ok(outcome),
         };
-        let number = parse_number(row.field(self.value_column));
+        let number = self.number_of(row);
         match self.lab_of(row)? {
             Some(lab) => Ok(self.add(visit, lab, number)),
             None => Ok(Outcome::NoCode),
@@ -246,7 +244,7 @@ impl<'a> Values<'a> {
 }
 
 impl Sink for Values<'_> {
-    #[inline]
+    #[inline(always)]
     fn row(&mut self, row: Row<'_>) -> Result<()> {
         let outcome = self.outcome(&row)?;
         self.ledger.count(outcome);
@@ -254,21 +252,16 @@ impl Sink for Values<'_> {
     }
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
-        let visits = batch.ids(0)?;
-        let labs = LabColumn::new(batch, &self.labs, self.value_column)?;
-        let numbers = numbers_of(batch, self.value_column)?;
-        let (mut last, mut place) = (None, None);
-        for (row, visit) in visits.as_primitive::<Int64Type>().iter().enumerate() {
-            let outcome = 'outcome: {
-                let Some(visit) = visit else { break 'outcome Outcome::NoVisitId };
-                if last != Some(visit) {
-                    (last, place) = (Some(visit), self.index.place(visit));
-                }
-                let Some(place) = place else { break 'outcome Outcome::UnknownVisit };
-                match labs.number(row, &mut self.labs, &mut self.name) {
+        let mut places = self.placer.columns(batch)?;
+        let labs = LabColumn::new(batch, &self.labs, self.parts)?;
+        let numbers = numbers_of(batch, self.parts)?;
+        for row in 0..batch.len() {
+            let outcome = match self.placer.of_batch(&mut places, row) {
+                Err(outcome) => outcome,
+                Ok(place) => match labs.number(row, &mut self.labs, &mut self.name) {
                     Some(lab) => self.add(place, lab, numbers.get(row)),
                     None => Outcome::NoCode,
-                }
+                },
             };
             self.ledger.count(outcome);
         }

@@ -1,0 +1,331 @@
+//! To which visit an event belongs: by the visit's id, else by the moment, and within a window.
+
+use super::Outcome;
+use crate::error::{Error, Result};
+use crate::read::delimited::Row;
+use crate::read::number::{Number, number_of, parse_id, parse_number, parse_time};
+use crate::read::word::Word;
+use crate::read::{Batch, is_text};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::{DataType, TimeUnit};
+use hashbrown::HashMap;
+
+/// Most visits that one set of records can hold.
+pub const MOST_VISITS: usize = 1 << 28;
+
+/// A moment that is not known; moments are microseconds since 1970, or since the visit's start.
+pub const UNKNOWN: i64 = i64::MIN;
+
+/// Where each visit stands: visit id to its place among the visits.
+#[derive(Debug)]
+pub struct VisitIndex {
+    places: HashMap<i64, u32>,
+    stays: HashMap<i64, Vec<Stay>>,
+    window: Option<Window>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stay {
+    start: i64,
+    end: i64,
+    place: u32,
+}
+
+/// Events that count: for each visit, those up to a moment.
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// For each visit the last moment that counts; `i64::MAX` where all do.
+    pub limits: Vec<i64>,
+    /// For each visit the moment of events that have none of their own.
+    pub untimed: Vec<i64>,
+}
+
+impl VisitIndex {
+    /// An index of `ids`, each at its own place. `None` if an id stands twice or there are too many.
+    #[must_use]
+    pub fn new(ids: &[i64]) -> Option<Self> {
+        let places: HashMap<i64, u32> = ids.iter().copied().zip(0..).collect();
+        let whole = places.len() == ids.len() && ids.len() <= MOST_VISITS;
+        whole.then_some(Self { places, stays: HashMap::new(), window: None })
+    }
+
+    /// The same, that also finds the visit of a subject at a moment between its start and its end.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless each visit has a subject, a start and an end.
+    pub fn with_stays(mut self, subjects: &[i64], starts: &[i64], ends: &[i64]) -> Result<Self> {
+        if [subjects.len(), starts.len(), ends.len()] != [self.len(); 3] {
+            return Err(Error::Shape(
+                "a subject, a start and an end of each visit are wanted".into(),
+            ));
+        }
+        for (((&subject, &start), &end), place) in subjects.iter().zip(starts).zip(ends).zip(0..) {
+            if start != UNKNOWN && end != UNKNOWN {
+                self.stays.entry(subject).or_default().push(Stay { start, end, place });
+            }
+        }
+        for stays in self.stays.values_mut() {
+            stays.sort_by_key(|stay| (stay.start, stay.place));
+        }
+        Ok(self)
+    }
+
+    /// The same, where only the events within a window count.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the window is as long as there are visits.
+    pub fn with_window(mut self, window: Window) -> Result<Self> {
+        if [window.limits.len(), window.untimed.len()] != [self.len(); 2] {
+            return Err(Error::Shape("a limit for each visit is wanted".into()));
+        }
+        self.window = Some(window);
+        Ok(self)
+    }
+
+    /// The place of visit `id`.
+    #[inline]
+    #[must_use]
+    pub fn place(&self, id: i64) -> Option<u32> {
+        self.places.get(&id).copied()
+    }
+
+    /// The visit of `subject` that encloses `moment`; of several, the one that began last.
+    fn place_at(&self, subject: i64, moment: i64) -> Option<u32> {
+        let stays = self.stays.get(&subject)?;
+        let begun = stays.partition_point(|stay| stay.start <= moment);
+        stays[..begun].iter().rev().find(|stay| moment <= stay.end).map(|stay| stay.place)
+    }
+
+    /// Number of visits.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is no visit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+/// Unit of a column of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Dates and times of day.
+    Calendar,
+    /// Minutes since the visit's start.
+    Minutes,
+}
+
+/// Which of a table's wanted columns say to which visit an event belongs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Places {
+    /// Visit ids.
+    pub visit: Option<usize>,
+    /// Subjects, for events without a visit id.
+    pub subject: Option<usize>,
+    /// Times.
+    pub time: Option<(usize, Clock)>,
+}
+
+/// Finds the visits of one thread's rows, most of which belong to the visit of the row before.
+pub(super) struct Placer<'a> {
+    index: &'a VisitIndex,
+    places: Places,
+    last_word: Option<Word>,
+    last_place: Option<u32>,
+}
+
+/// A visit's place, or why there is none.
+pub(super) type Placed = std::result::Result<u32, Outcome>;
+
+impl<'a> Placer<'a> {
+    pub fn new(index: &'a VisitIndex, places: Places) -> Self {
+        Self { index, places, last_word: None, last_place: None }
+    }
+
+    #[inline(always)]
+    pub fn of_row(&mut self, row: &Row<'_>) -> Result<Placed> {
+        let Some(column) = self.places.visit else { return self.by_time(row) };
+        let word = row.word(column);
+        if word.is_some_and(Word::is_empty) {
+            if self.places.subject.is_some() {
+                return self.by_time(row);
+            }
+            return Ok(Err(Outcome::NoVisitId));
+        }
+        if word.is_none() || word != self.last_word {
+            self.last_place = self.look_up(row, column, word)?;
+            self.last_word = word;
+        }
+        match self.last_place {
+            None => Ok(Err(Outcome::UnknownVisit)),
+            Some(place) if self.index.window.is_none() => Ok(Ok(place)),
+            Some(place) => Ok(self.within(place, self.time_of(row))),
+        }
+    }
+
+    fn look_up(&self, row: &Row<'_>, column: usize, word: Option<Word>) -> Result<Option<u32>> {
+        let id = word.and_then(Word::digits).or_else(|| parse_id(row.field(column).trim_ascii()));
+        let id = id.ok_or_else(|| row.wrong(column, "a whole number"))?;
+        Ok(self.index.place(id))
+    }
+
+    fn by_time(&self, row: &Row<'_>) -> Result<Placed> {
+        let Some(column) = self.places.subject else { return Ok(Err(Outcome::NoVisitId)) };
+        let subject = match row.field(column).trim_ascii() {
+            [] => None,
+            id => Some(parse_id(id).ok_or_else(|| row.wrong(column, "a whole number"))?),
+        };
+        Ok(self.at(subject, self.time_of(row)))
+    }
+
+    /// The moment of a row; [`UNKNOWN`] if it is empty or cannot be read.
+    pub fn time_of(&self, row: &Row<'_>) -> i64 {
+        match self.places.time {
+            None => UNKNOWN,
+            Some((column, clock)) => clock.moment(row.field(column)),
+        }
+    }
+
+    fn at(&self, subject: Option<i64>, moment: i64) -> Placed {
+        if moment == UNKNOWN {
+            return Err(Outcome::NoTime);
+        }
+        let place = subject.and_then(|subject| self.index.place_at(subject, moment));
+        place.map_or(Err(Outcome::OutsideVisits), |place| self.within(place, moment))
+    }
+
+    fn within(&self, place: u32, moment: i64) -> Placed {
+        let Some(window) = &self.index.window else { return Ok(place) };
+        let limit = window.limits[place as usize];
+        let moment =
+            if self.places.time.is_some() { moment } else { window.untimed[place as usize] };
+        if moment == UNKNOWN || limit == UNKNOWN {
+            Err(Outcome::NoTime)
+        } else if moment > limit {
+            Err(Outcome::AfterWindow)
+        } else {
+            Ok(place)
+        }
+    }
+
+    /// The columns of a batch that [`Placer::of_batch`] wants.
+    pub fn columns(&self, batch: &Batch<'_>) -> Result<BatchPlaces> {
+        let ids = |column: Option<usize>| column.map(|column| batch.ids(column)).transpose();
+        let times = self
+            .places
+            .time
+            .filter(|_| self.index.window.is_some() || self.places.subject.is_some());
+        Ok(BatchPlaces {
+            visits: ids(self.places.visit)?,
+            subjects: ids(self.places.subject)?,
+            times: times.map(|(column, clock)| clock.moments(batch, column)).transpose()?,
+            last: None,
+            place: None,
+        })
+    }
+
+    #[inline]
+    pub fn of_batch(&self, columns: &mut BatchPlaces, row: usize) -> Placed {
+        let visit = columns.visits.as_ref().and_then(|array| whole(array, row));
+        let Some(visit) = visit else {
+            let Some(subjects) = &columns.subjects else { return Err(Outcome::NoVisitId) };
+            return self.at(whole(subjects, row), columns.time(row));
+        };
+        if columns.last != Some(visit) {
+            (columns.last, columns.place) = (Some(visit), self.index.place(visit));
+        }
+        match columns.place {
+            None => Err(Outcome::UnknownVisit),
+            Some(place) if self.index.window.is_none() => Ok(place),
+            Some(place) => self.within(place, columns.time(row)),
+        }
+    }
+}
+
+/// The columns of a batch that say to which visit an event belongs.
+pub(super) struct BatchPlaces {
+    visits: Option<ArrayRef>,
+    subjects: Option<ArrayRef>,
+    times: Option<Vec<i64>>,
+    last: Option<i64>,
+    place: Option<u32>,
+}
+
+impl BatchPlaces {
+    fn time(&self, row: usize) -> i64 {
+        self.times.as_ref().map_or(UNKNOWN, |times| times[row])
+    }
+}
+
+#[inline]
+fn whole(array: &ArrayRef, row: usize) -> Option<i64> {
+    let array = array.as_primitive::<Int64Type>();
+    array.is_valid(row).then(|| array.value(row))
+}
+
+impl Clock {
+    fn moment(self, text: &[u8]) -> i64 {
+        let text = text.trim_ascii();
+        match self {
+            Self::Calendar => parse_time(text).unwrap_or(UNKNOWN),
+            Self::Minutes => minutes(parse_number(text)),
+        }
+    }
+
+    /// The moments of a column of times or minutes, or of text.
+    pub(super) fn moments(self, batch: &Batch<'_>, column: usize) -> Result<Vec<i64>> {
+        if is_text(batch.columns[column].data_type()) {
+            let texts = batch.cast(column, &DataType::LargeUtf8, "text")?;
+            let texts = texts.as_string::<i64>().iter();
+            return Ok(texts
+                .map(|text| self.moment(text.unwrap_or_default().as_bytes()))
+                .collect());
+        }
+        match self {
+            Self::Calendar => {
+                let to = DataType::Timestamp(TimeUnit::Microsecond, None);
+                let times = batch.cast(column, &to, "times")?;
+                let times = times.as_primitive::<TimestampMicrosecondType>().iter();
+                Ok(times.map(|time| time.unwrap_or(UNKNOWN)).collect())
+            }
+            Self::Minutes => {
+                let numbers = batch.cast(column, &DataType::Float64, "minutes")?;
+                let numbers = numbers.as_primitive::<Float64Type>().iter();
+                Ok(numbers.map(|n| n.map_or(UNKNOWN, |n| minutes(number_of(n)))).collect())
+            }
+        }
+    }
+}
+
+fn minutes(number: Number) -> i64 {
+    match number {
+        // A scaled minute is 60 microseconds.
+        Number::Scaled(scaled) => scaled * 60,
+        _ => UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_visit_that_began_last_of_those_that_enclose_a_moment() {
+        let index = VisitIndex::new(&[10, 11, 12, 13]);
+        let stays = index
+            .map(|index| index.with_stays(&[1, 1, 1, 2], &[0, 5, 20, 0], &[30, 10, UNKNOWN, 9]));
+        let Some(Ok(index)) = stays else { panic!("an index was wanted") };
+        for (subject, moment, place) in
+            [(1, -1, None), (1, 0, Some(0)), (1, 5, Some(1)), (1, 10, Some(1)), (1, 11, Some(0))]
+        {
+            assert_eq!(index.place_at(subject, moment), place, "{subject} at {moment}");
+        }
+        assert_eq!(index.place_at(1, 31), None);
+        assert_eq!(index.place_at(3, 5), None);
+    }
+}
