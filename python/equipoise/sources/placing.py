@@ -22,7 +22,7 @@ MINUTE: Final = 60_000_000
 
 
 class Placing(TypedDict):
-    """The argument `placing` of `_core.read_codes` and `_core.read_values`; moments in microseconds.
+    """The argument `placing` of the core's readers; moments in microseconds.
 
     time: the column of times and its clock. stays: the column of subjects, and each visit's
     subject, start and end, for events without a visit id. window: each visit's last moment that

@@ -315,11 +315,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_visit_that_began_last_of_those_that_enclose_a_moment() {
-        let index = VisitIndex::new(&[10, 11, 12, 13]);
-        let stays = index
-            .map(|index| index.with_stays(&[1, 1, 1, 2], &[0, 5, 20, 0], &[30, 10, UNKNOWN, 9]));
-        let Some(Ok(index)) = stays else { panic!("an index was wanted") };
+    fn the_visit_that_began_last_of_those_that_enclose_a_moment() -> Result<()> {
+        let index = VisitIndex::new(&[10, 11, 12, 13]).ok_or(Error::Shape("no index".into()))?;
+        let index = index.with_stays(&[1, 1, 1, 2], &[0, 5, 20, 0], &[30, 10, UNKNOWN, 9])?;
         for (subject, moment, place) in
             [(1, -1, None), (1, 0, Some(0)), (1, 5, Some(1)), (1, 10, Some(1)), (1, 11, Some(0))]
         {
@@ -327,5 +325,6 @@ mod tests {
         }
         assert_eq!(index.place_at(1, 31), None);
         assert_eq!(index.place_at(3, 5), None);
+        Ok(())
     }
 }
