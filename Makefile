@@ -59,7 +59,7 @@ lint: build ## Formatting, lints, types, and the stubs of the compiled module
 	$(BIN)/python -m mypy.stubtest equipoise._core
 
 bench: build ## Measure speed and memory against rivals (results are asserted equal first)
-	$(BIN)/pip install --quiet -e '.[bench]' || true
+	$(BIN)/maturin develop --release --extras dev,bench --quiet $(FEATURES)
 	$(BIN)/python benches/extract.py
 
 clean: ## Remove what was built

@@ -350,3 +350,47 @@ def test_a_window_cuts_later_events(demo: Path) -> None:
     early = joined.filter(pl.col("charttime") <= pl.col("admittime") + pl.duration(hours=24))
     used = {t: n for t, o, n in records.ledger.iter_rows() if o == schema.USED}
     assert used["labevents"] == len(early)
+
+
+def test_labs_attached_by_time_equal_an_interval_join(demo: Path, records: eq.VisitRecords) -> None:
+    attached = eq.read_mimic_iv(demo, attach_by_time=True)
+    labs = table(demo, "labevents").with_row_index("row")
+    labs = labs.with_columns(pl.col("charttime").str.to_datetime("%Y-%m-%d %H:%M:%S"))
+    stays = table(demo, "admissions").select(
+        "subject_id",
+        pl.col("hadm_id").alias("stay"),
+        pl.col("admittime", "dischtime").str.to_datetime("%Y-%m-%d %H:%M:%S"),
+    )
+    homeless = labs.filter(pl.col("hadm_id").is_null())
+    inside = homeless.join(stays, on="subject_id").filter(
+        pl.col("charttime").is_between("admittime", "dischtime")
+    )
+    inside = inside.sort("row", "admittime").unique("row", keep="last")
+    ledger = {
+        outcome: rows for name, outcome, rows in attached.ledger.iter_rows() if name == "labevents"
+    }
+    assert len(inside) > 100
+    assert ledger["outside every visit"] == len(homeless) - len(inside)
+    assert "no visit id" not in ledger
+    numeric = inside.filter(pl.col("valuenum").is_not_null())
+    before = records.ledger.filter(table="labevents", outcome="used")["rows"][0]
+    assert ledger["used"] == before + len(numeric)
+    placed = pl.concat(
+        [
+            labs.drop_nulls(["hadm_id", "valuenum"]).select("hadm_id", "itemid", "valuenum"),
+            numeric.select(pl.col("stay").alias("hadm_id"), "itemid", "valuenum"),
+        ]
+    )
+    wanted = placed.group_by("hadm_id", "itemid").agg(pl.col("valuenum").mean())
+    owner = np.repeat(attached.visits[schema.VISIT_ID].to_numpy(), np.diff(attached.lab_offsets))
+    items = attached.lab_table["lab"].cast(pl.Int64)[attached.labs]
+    ours = pl.DataFrame({"hadm_id": owner, "itemid": items, "mean": attached.lab_values})
+    both = ours.join(wanted, on=["hadm_id", "itemid"])
+    assert len(both) == len(ours) == len(wanted)
+    assert np.allclose(both["mean"], both["valuenum"], rtol=1e-12)
+
+
+def test_only_labs_that_lack_ids_can_be_attached(demo: Path, tmp_path: Path) -> None:
+    done = cli("extract", "eicu", demo, "--attach-by-time", "--out", tmp_path / "records")
+    assert done.returncode == 2
+    assert "attach by time" in done.stderr

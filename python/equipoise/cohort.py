@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from equipoise import schema, store
 from equipoise.errors import DataError
@@ -141,6 +140,8 @@ class Cohort:
 
     def save(self, out: Path | str, **manifest: Any) -> Path:
         """Write the cohort as a folder of Arrow files; `manifest` goes to `store.writing`."""
+        import pyarrow as pa
+
         with store.writing(out, "cohort", **manifest) as folder:
             self.vocabulary.write(folder)
             self.subjects.write_ipc(folder / "subjects.arrow")

@@ -1,15 +1,21 @@
-"""Ragged arrays: `offsets` (rows + 1, int64) into flat `values`, in memory and on disk."""
+"""Ragged arrays: `offsets` (rows + 1, int64) into flat `values`, in memory and on disk.
+
+pyarrow is imported where files are written or read: extraction alone starts sooner without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from equipoise.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Offsets = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.int32]
@@ -37,6 +43,8 @@ def joined(parts: list[Offsets]) -> Offsets:
 
 def write_arrays(path: Path, arrays: Mapping[str, pa.Array]) -> None:
     """Write Arrow arrays of any lengths as one single-row struct each, uncompressed for mapping."""
+    import pyarrow as pa
+
     rows = {
         name: pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)
         for name, array in arrays.items()
@@ -48,6 +56,8 @@ def write_arrays(path: Path, arrays: Mapping[str, pa.Array]) -> None:
 
 def read_arrays(path: Path) -> dict[str, pa.Array]:
     """Memory-map what `write_arrays` wrote."""
+    import pyarrow as pa
+
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:

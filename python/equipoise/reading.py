@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from equipoise import _core, schema
 from equipoise.errors import DataError
@@ -67,6 +67,7 @@ class Reading:
     window: Window | None
     scratch: Path
     by_time: bool = False
+    halt: Event = field(default_factory=Event)
 
     def files(self, table: str) -> list[Path]:
         """The files of a table; raises `DataError` if there are none."""
@@ -80,7 +81,7 @@ class Reading:
         """A small table as a frame; an empty one is an error."""
         files = self.files(table)
         batch = _core.read_table(files, list(columns.items()), threads=self.threads)
-        frame = pl.DataFrame(pa.record_batch(batch))
+        frame = pl.DataFrame(batch)
         check_rows(files, len(frame))
         return frame
 
@@ -163,9 +164,46 @@ class Reading:
         joined = keys.join(entries, on=list(dictionary.key), how="left", maintain_order="left")
         return joined["title"].replace("", None).fill_null(name)
 
-    def tell(self, stage: str) -> partial[None]:
-        """Progress of one stage."""
-        return partial(self.progress, stage)
+    def tell(self, stage: str) -> Callable[[int, int], None]:
+        """Progress of one stage; raises `HaltedError` once the reading is halted."""
+
+        def told(done: int, total: int) -> None:
+            if self.halt.is_set():
+                raise HaltedError
+            self.progress(stage, done, total)
+
+        return told
+
+
+class HaltedError(Exception):
+    """The reading was given up for another error."""
+
+
+def read_events(reading: Reading, visits: pl.DataFrame) -> tuple[list[Codes], list[Values]]:
+    """All tables of codes and of values, side by side: a lone gzip file leaves a core half idle.
+
+    Of several errors that of the codes is raised, as if they were read first.
+    """
+
+    def codes() -> list[Codes]:
+        try:
+            return [reading.codes(events, visits) for events in reading.source.codes]
+        except BaseException:
+            reading.halt.set()
+            raise
+
+    with ThreadPoolExecutor(1) as pool:
+        reading_codes = pool.submit(codes)
+        try:
+            try:
+                values = [reading.values(events, visits) for events in reading.source.values]
+            except (HaltedError, DataError):
+                reading_codes.result()
+                raise
+            return reading_codes.result(), values
+        except BaseException:
+            reading.halt.set()
+            raise
 
 
 def lab_name(columns: Sequence[str]) -> pl.Expr:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from equipoise import schema, store
 from equipoise.cohort import Cohort
@@ -32,6 +31,7 @@ from equipoise.reading import (
     join_codes,
     join_values,
     ledger_of,
+    read_events,
     values_of_rows,
 )
 from equipoise.sources.declaration import Source, Stays
@@ -146,6 +146,8 @@ class VisitRecords:
 
     def save(self, out: Path | str, **manifest: Any) -> Path:
         """Write a folder of Arrow files; `manifest` goes to `store.writing`."""
+        import pyarrow as pa
+
         manifest.setdefault("config", self.config)
         with store.writing(out, "records", **manifest) as folder:
             for name in ("subjects", "visits", "code_table", "lab_table", "ledger"):
@@ -301,8 +303,7 @@ def _read(reading: Reading, task: Task, labels: Path | None) -> VisitRecords:
     visits, more = (stays.visits, {}) if labels is None else join_labels(labels, stays.visits)
     visits, fates = label_visits(task, visits, source.name)
     subjects, visit_offsets = _subjects(stays, visits)
-    codes = [reading.codes(table, visits) for table in source.codes]
-    values = [reading.values(table, visits) for table in source.values]
+    codes, values = read_events(reading, visits)
     if stays.codes is not None:
         codes.append(codes_of_rows(stays.codes, visits))
     if stays.values is not None:

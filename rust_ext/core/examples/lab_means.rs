@@ -1,6 +1,6 @@
 //! Lab means of a MIMIC-IV `hosp` folder, without Python around it: for profilers.
 //!
-//! `cargo run --release --example lab_means -- HOSP SUFFIX THREADS`
+//! `cargo run --release --example lab_means -- HOSP SUFFIX THREADS [BLOCK]`
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
@@ -17,8 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     else {
         return Err("HOSP SUFFIX THREADS are wanted".into());
     };
+    let block = arguments.next().map_or(Ok(1 << 20), |block| block.parse())?;
     let mut progress = |_, _| true;
-    let mut run = Run { threads: threads.parse()?, block: 1 << 20, progress: &mut progress };
+    let mut run = Run { threads: threads.parse()?, block, progress: &mut progress };
     let table = |name: &str, columns: &[&str]| Table {
         files: vec![PathBuf::from(&folder).join(format!("{name}.{suffix}"))],
         columns: columns.iter().map(|&column| column.to_owned()).collect(),

@@ -3,11 +3,10 @@
 use super::number::parse_id;
 use crate::error::{Error, Result};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Float64Type;
+use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Int64Array};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::DataType;
-use std::sync::Arc;
 
 /// A batch of Arrow columns and where it stands in its table.
 pub struct Batch<'a> {
@@ -41,7 +40,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// [`Error::Value`] for the first cell that is none, [`Error::Type`] for another type.
-    pub fn ids(&self, place: usize) -> Result<ArrayRef> {
+    pub fn ids(&self, place: usize) -> Result<Int64Array> {
         let array = &self.columns[place];
         let want = "a whole number";
         if is_text(array.data_type()) {
@@ -54,7 +53,7 @@ impl Batch<'_> {
                         .ok_or_else(|| self.wrong(place, row, want, text)),
                 }
             });
-            return Ok(Arc::new(ids.collect::<Result<Int64Array>>()?));
+            return ids.collect();
         }
         if array.data_type().is_floating() {
             let floats = self.cast(place, &DataType::Float64, want)?;
@@ -68,9 +67,9 @@ impl Batch<'_> {
                         Some(value) => Err(self.wrong(place, row, want, &value.to_string())),
                     }
                 });
-            return Ok(Arc::new(ids.collect::<Result<Int64Array>>()?));
+            return ids.collect();
         }
-        self.cast(place, &DataType::Int64, want)
+        Ok(self.cast(place, &DataType::Int64, want)?.as_primitive::<Int64Type>().clone())
     }
 
     /// The error that cell `row` of column `place` is not `want`.

@@ -73,12 +73,12 @@ impl Marks {
     ) -> Result<()> {
         let wanted = Wanted { width: layout.width as u32, places: &layout.sorted };
         let (mut last, mut rows, mut number) = (None, self.rows.as_slice(), first);
-        let mut spans = Vec::with_capacity(GROUP * layout.sorted.len());
+        let columns = layout.sorted.len();
+        let mut spans = vec![[0; 2]; GROUP * columns];
         while !rows.is_empty() {
-            spans.clear();
             let group = &rows[..rows.len().min(GROUP)];
             let located = locate(&self.separators, last, group, wanted, &mut spans);
-            for spans in spans.chunks_exact(layout.sorted.len()) {
+            for spans in spans.chunks_exact(columns).take(located) {
                 visit(Row { text, spans, number, layout })?;
                 number += 1;
             }
@@ -163,7 +163,7 @@ fn fields_of(header: &[u8]) -> Vec<String> {
     marks.find(&line);
     let width = marks.rows.first().map_or(0, |end| end.separators);
     let places: Vec<u32> = (0..width).collect();
-    let mut spans = Vec::new();
+    let mut spans = vec![[0; 2]; places.len()];
     let first = &marks.rows[..marks.rows.len().min(1)];
     locate(&marks.separators, None, first, Wanted { width, places: &places }, &mut spans);
     let field = |&[from, to]: &[u32; 2]| {

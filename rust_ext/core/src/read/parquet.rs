@@ -11,7 +11,8 @@ use parquet::arrow::arrow_reader::{
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const BATCH: usize = 64 << 10;
+/// Small enough that its arrays are taken from the heap's own pages again and again.
+const BATCH: usize = 8 << 10;
 
 /// A Parquet file whose footer has been read.
 pub struct ParquetFile {

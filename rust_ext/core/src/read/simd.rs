@@ -38,14 +38,15 @@ pub struct Wanted<'a> {
     pub places: &'a [u32],
 }
 
-/// Pushes to `spans` where the wanted fields of `rows` begin and end, row after row, until one is not
-/// `width` fields wide; returns how many are. `last` is the end of the row before the first.
+/// Writes to `spans` where the wanted fields of `rows` begin and end, row after row, until one is not
+/// `width` fields wide; returns how many are. `last` is the end of the row before the first; `spans`
+/// has room for all rows.
 pub fn locate(
     separators: &[u64],
     last: Option<RowEnd>,
     rows: &[RowEnd],
     wanted: Wanted<'_>,
-    spans: &mut Vec<[u32; 2]>,
+    spans: &mut [[u32; 2]],
 ) -> usize {
     #[cfg(target_arch = "x86_64")]
     if newest() {
@@ -77,7 +78,7 @@ fn locate_newest(
     last: Option<RowEnd>,
     rows: &[RowEnd],
     wanted: Wanted<'_>,
-    spans: &mut Vec<[u32; 2]>,
+    spans: &mut [[u32; 2]],
 ) -> usize {
     locate_anywhere(separators, last, rows, wanted, spans)
 }
@@ -114,18 +115,23 @@ fn locate_anywhere(
     last: Option<RowEnd>,
     rows: &[RowEnd],
     wanted: Wanted<'_>,
-    spans: &mut Vec<[u32; 2]>,
+    spans: &mut [[u32; 2]],
 ) -> usize {
     let (mut start, mut before) = last.map_or((0, 0), |end| (end.position + 1, end.separators));
-    for (number, row) in rows.iter().enumerate() {
+    let rows_of_spans = spans.chunks_exact_mut(wanted.places.len().max(1));
+    for (number, (row, spans)) in rows.iter().zip(rows_of_spans).enumerate() {
         if row.separators - before != wanted.width {
             return number;
         }
         let mut cursor =
             Cursor { separators, base: start, bits: bits_at(separators, start), next: 0 };
-        for &place in wanted.places {
-            let from = if place == 0 { start } else { cursor.position_of(place - 1) + 1 };
-            spans.push([from, cursor.position_of(place)]);
+        for (&place, span) in wanted.places.iter().zip(spans) {
+            *span = if place == 0 {
+                [start, cursor.position_of(0)]
+            } else {
+                let from = cursor.position_of(place - 1) + 1;
+                [from, cursor.following()]
+            };
         }
         (start, before) = (row.position + 1, row.separators);
     }
@@ -167,6 +173,18 @@ impl Cursor<'_> {
             self.bits &= self.bits - 1;
         }
         self.next = number;
+        self.base + self.bits.trailing_zeros()
+    }
+
+    /// Position of the separator behind the one just found, which must be in the row.
+    #[inline(always)]
+    fn following(&mut self) -> u32 {
+        self.bits &= self.bits.wrapping_sub(1);
+        self.next += 1;
+        while self.bits == 0 {
+            self.base += 64;
+            self.bits = bits_at(self.separators, self.base);
+        }
         self.base + self.bits.trailing_zeros()
     }
 }

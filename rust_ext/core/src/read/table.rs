@@ -113,7 +113,7 @@ impl Sink for Columns {
                         let row = (0..ids.len()).find(|&row| ids.is_null(row)).unwrap_or_default();
                         return Err(batch.wrong(place, row, kind.want(), ""));
                     }
-                    column.extend(&ids);
+                    column.extend(&(Arc::new(ids) as ArrayRef));
                 }
                 Kind::Float | Kind::Time if is_text(array.data_type()) => {
                     let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;

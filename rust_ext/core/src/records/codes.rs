@@ -1,15 +1,13 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
-use super::columns::SEPARATOR;
+use super::columns::{SEPARATOR, texts_of};
 use super::placing::{Placed, Placer};
 use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
 use crate::keys::{TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::{Batch, Run, Sink, Table, scan};
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType;
+use arrow_array::{Array, LargeStringArray};
 
 /// For every visit its codes, ascending and unique.
 #[derive(Debug, Default)]
@@ -42,17 +40,32 @@ pub fn read_codes(
     let mut pairs = Vec::with_capacity(sinks.iter().map(|sink| sink.pairs.len()).sum());
     for (sink, numbers) in sinks.into_iter().zip(&numbers) {
         ledger.add(sink.ledger);
-        pairs.extend(sink.pairs.iter().map(|&(visit, code)| (visit, numbers[code as usize])));
+        let renumbered = |&(visit, code): &(u32, u32)| pair(visit, numbers[code as usize]);
+        pairs.extend(sink.pairs.iter().map(renumbered));
     }
-    pairs.sort_unstable();
+    sort(&mut pairs);
     pairs.dedup();
     let mut offsets = vec![0];
-    for (place, &(visit, _)) in pairs.iter().enumerate() {
-        offsets.resize(visit as usize + 1, place as i64);
+    for (place, pair) in pairs.iter().enumerate() {
+        offsets.resize((pair >> 32) as usize + 1, place as i64);
     }
     offsets.resize(index.len() + 1, pairs.len() as i64);
-    let codes = pairs.iter().map(|&(_, code)| code as i32).collect();
+    let codes = pairs.iter().map(|&pair| pair as u32 as i32).collect();
     Ok(CodeRecords { offsets, codes, names, ledger })
+}
+
+/// Visit and code in one number, which sorts as they do.
+fn pair(visit: u32, code: u32) -> u64 {
+    (u64::from(visit) << 32) | u64::from(code)
+}
+
+/// Sorts pairs; those of a visit mostly stand together already, and visits in order.
+fn sort(pairs: &mut [u64]) {
+    if pairs.is_sorted_by_key(|pair| pair >> 32) {
+        pairs.chunk_by_mut(|a, b| a >> 32 == b >> 32).for_each(<[u64]>::sort_unstable);
+    } else {
+        pairs.sort_unstable();
+    }
 }
 
 /// One thread's (visit, code) pairs.
@@ -119,13 +132,13 @@ impl Sink for Codes<'_> {
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
         let mut places = self.placer.columns(batch)?;
         let parts = (0..self.parts)
-            .map(|place| batch.cast(place, &DataType::LargeUtf8, "text"))
-            .collect::<Result<Vec<ArrayRef>>>()?;
+            .map(|place| texts_of(batch, place))
+            .collect::<Result<Vec<LargeStringArray>>>()?;
         for row in 0..batch.len() {
             let placed = self.placer.of_batch(&mut places, row);
             self.add(placed, |part| {
                 let array = &parts[part];
-                Ok(if array.is_valid(row) { array.as_string::<i64>().value(row) } else { "" })
+                Ok(if array.is_valid(row) { array.value(row) } else { "" })
             })?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use crate::keys::{IntKeys, TextKeys};
 use crate::read::number::{Number, number_of, parse_number};
 use crate::read::{Batch, is_text};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef};
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, Float64Array, Int64Array, LargeStringArray};
 use arrow_schema::DataType;
 
 /// Between the parts of a name.
@@ -20,8 +20,8 @@ pub(super) enum Labs {
 
 /// The columns that name a lab, in a batch.
 pub(super) enum LabColumn {
-    Ints(ArrayRef),
-    Texts(Vec<ArrayRef>),
+    Ints(Int64Array),
+    Texts(Vec<LargeStringArray>),
 }
 
 impl LabColumn {
@@ -29,16 +29,16 @@ impl LabColumn {
         match labs {
             Labs::Ints(_) => Ok(Self::Ints(batch.ids(0)?)),
             Labs::Texts(_) => (0..parts)
-                .map(|place| batch.cast(place, &DataType::LargeUtf8, "text"))
+                .map(|place| texts_of(batch, place))
                 .collect::<Result<_>>()
                 .map(Self::Texts),
         }
     }
 
+    #[inline(always)]
     pub fn number(&self, row: usize, labs: &mut Labs, name: &mut Vec<u8>) -> Option<u32> {
         match (self, labs) {
             (Self::Ints(ids), Labs::Ints(keys)) => {
-                let ids = ids.as_primitive::<Int64Type>();
                 ids.is_valid(row).then(|| keys.number(ids.value(row)))
             }
             (Self::Texts(parts), Labs::Texts(keys)) => {
@@ -48,7 +48,7 @@ impl LabColumn {
                         name.push(SEPARATOR);
                     }
                     if part.is_valid(row) {
-                        let text = part.as_string::<i64>().value(row).trim();
+                        let text = part.value(row).trim();
                         name.extend_from_slice(text.as_bytes());
                     }
                     if place == 0 && name.is_empty() {
@@ -64,15 +64,22 @@ impl LabColumn {
 
 /// The value column of a batch.
 pub(super) enum Numbers {
-    Floats(ArrayRef),
-    Texts(ArrayRef),
+    Floats(Float64Array),
+    Texts(LargeStringArray),
+}
+
+/// A column of text.
+pub(super) fn texts_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArray> {
+    let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;
+    Ok(texts.as_string::<i64>().clone())
 }
 
 pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
     if is_text(batch.columns[place].data_type()) {
-        batch.cast(place, &DataType::LargeUtf8, "text").map(Numbers::Texts)
+        texts_of(batch, place).map(Numbers::Texts)
     } else {
-        batch.cast(place, &DataType::Float64, "a number").map(Numbers::Floats)
+        let floats = batch.cast(place, &DataType::Float64, "a number")?;
+        Ok(Numbers::Floats(floats.as_primitive::<Float64Type>().clone()))
     }
 }
 
@@ -80,12 +87,8 @@ impl Numbers {
     #[inline]
     pub fn get(&self, row: usize) -> Number {
         match self {
-            Self::Floats(array) if array.is_valid(row) => {
-                number_of(array.as_primitive::<Float64Type>().value(row))
-            }
-            Self::Texts(array) if array.is_valid(row) => {
-                parse_number(array.as_string::<i64>().value(row).as_bytes())
-            }
+            Self::Floats(array) if array.is_valid(row) => number_of(array.value(row)),
+            Self::Texts(array) if array.is_valid(row) => parse_number(array.value(row).as_bytes()),
             _ => Number::Empty,
         }
     }

@@ -11,10 +11,12 @@ pub fn mean(scaled: i128, count: u64, others: &[(i16, i128)]) -> f64 {
     const EXACT: u64 = 1 << 53;
     let denominator = u128::from(count) * ONE as u128;
     if others.is_empty()
-        && scaled.unsigned_abs() < u128::from(EXACT)
-        && denominator < u128::from(EXACT)
+        && let (Ok(numerator), Ok(denominator)) =
+            (i64::try_from(scaled), i64::try_from(denominator))
+        && numerator.unsigned_abs() < EXACT
+        && denominator.unsigned_abs() < EXACT
     {
-        return scaled as f64 / denominator as f64;
+        return numerator as f64 / denominator as f64;
     }
     let lowest = others.iter().map(|&(exponent, _)| exponent).min().unwrap_or(0).min(-6);
     let shift =

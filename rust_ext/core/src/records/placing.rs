@@ -7,8 +7,8 @@ use crate::read::number::{Number, number_of, parse_id, parse_number, parse_time}
 use crate::read::word::Word;
 use crate::read::{Batch, is_text};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef};
+use arrow_array::types::{Float64Type, TimestampMicrosecondType};
+use arrow_array::{Array, Int64Array};
 use arrow_schema::{DataType, TimeUnit};
 use hashbrown::HashMap;
 
@@ -135,19 +135,39 @@ pub struct Places {
 pub(super) struct Placer<'a> {
     index: &'a VisitIndex,
     places: Places,
+    /// The column of visit ids, if nothing else matters.
+    plain: Option<usize>,
     last_word: Option<Word>,
     last_place: Option<u32>,
 }
+
+/// Not a place: the row has no visit id.
+pub(super) const NO_ID: u32 = u32::MAX;
+/// Not a place: only [`Placer::of_row`] can tell.
+pub(super) const ASK: u32 = u32::MAX - 1;
 
 /// A visit's place, or why there is none.
 pub(super) type Placed = std::result::Result<u32, Outcome>;
 
 impl<'a> Placer<'a> {
     pub fn new(index: &'a VisitIndex, places: Places) -> Self {
-        Self { index, places, last_word: None, last_place: None }
+        let plain = index.window.is_none() && places.subject.is_none();
+        let plain = places.visit.filter(|_| plain);
+        Self { index, places, plain, last_word: None, last_place: None }
     }
 
+    /// The place of a row whose visit is that of the row before, [`NO_ID`], or [`ASK`] for any other:
+    /// a plain number, for rows come by the hundred million.
     #[inline(always)]
+    pub fn quick(&self, row: &Row<'_>) -> u32 {
+        let Some(column) = self.plain else { return ASK };
+        match row.word(column) {
+            Some(word) if word.is_empty() => NO_ID,
+            word if word.is_some() && word == self.last_word => self.last_place.unwrap_or(ASK),
+            _ => ASK,
+        }
+    }
+
     pub fn of_row(&mut self, row: &Row<'_>) -> Result<Placed> {
         let Some(column) = self.places.visit else { return self.by_time(row) };
         let word = row.word(column);
@@ -215,7 +235,9 @@ impl<'a> Placer<'a> {
 
     /// The columns of a batch that [`Placer::of_batch`] wants.
     pub fn columns(&self, batch: &Batch<'_>) -> Result<BatchPlaces> {
-        let ids = |column: Option<usize>| column.map(|column| batch.ids(column)).transpose();
+        let ids = |column: Option<usize>| -> Result<Option<Int64Array>> {
+            column.map(|column| batch.ids(column)).transpose()
+        };
         let times = self
             .places
             .time
@@ -229,7 +251,7 @@ impl<'a> Placer<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn of_batch(&self, columns: &mut BatchPlaces, row: usize) -> Placed {
         let visit = columns.visits.as_ref().and_then(|array| whole(array, row));
         let Some(visit) = visit else {
@@ -249,8 +271,8 @@ impl<'a> Placer<'a> {
 
 /// The columns of a batch that say to which visit an event belongs.
 pub(super) struct BatchPlaces {
-    visits: Option<ArrayRef>,
-    subjects: Option<ArrayRef>,
+    visits: Option<Int64Array>,
+    subjects: Option<Int64Array>,
     times: Option<Vec<i64>>,
     last: Option<i64>,
     place: Option<u32>,
@@ -263,8 +285,7 @@ impl BatchPlaces {
 }
 
 #[inline]
-fn whole(array: &ArrayRef, row: usize) -> Option<i64> {
-    let array = array.as_primitive::<Int64Type>();
+fn whole(array: &Int64Array, row: usize) -> Option<i64> {
     array.is_valid(row).then(|| array.value(row))
 }
 

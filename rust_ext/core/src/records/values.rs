@@ -3,7 +3,7 @@
 
 use super::columns::{LabColumn, Labs, SEPARATOR, numbers_of};
 use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed, combine};
-use super::placing::Placer;
+use super::placing::{ASK, NO_ID, Placer};
 use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::{Error, Result};
 use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
@@ -231,9 +231,13 @@ impl<'a> Values<'a> {
 
     #[inline(always)]
     fn outcome(&mut self, row: &Row<'_>) -> Result<Outcome> {
-        let visit = match self.placer.of_row(row)? {
-            Ok(visit) => visit,
-            Err(outcome) => return Ok(outcome),
+        let visit = match self.placer.quick(row) {
+            NO_ID => return Ok(Outcome::NoVisitId),
+            ASK => match self.placer.of_row(row)? {
+                Ok(visit) => visit,
+                Err(outcome) => return Ok(outcome),
+            },
+            visit => visit,
         };
         let number = self.number_of(row);
         match self.lab_of(row)? {
