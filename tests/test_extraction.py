@@ -212,12 +212,16 @@ def test_deciles_equal_numpy() -> None:
     values = np.round(rng.lognormal(2, 1, 4000), 2)
     values[labs == 3] = np.round(values[labs == 3] / 8)
     slots = np.array([2, -1, 0, 1, -1], np.int32)
-    cuts = _core.deciles(labs, values, slots, 4, threads=2)
+    cuts, filled = _core.deciles(labs, values, slots, 4, threads=2)
     for lab, slot in enumerate(slots):
         if slot >= 0:
             wanted = np.quantile(values[labs == lab], np.arange(1, 10) / 10)
             assert np.array_equal(cuts[slot], wanted)
+            bins = (values[labs == lab, None] >= wanted).sum(1)
+            assert np.array_equal(filled[slot], np.bincount(bins, minlength=10) > 0)
     assert np.isnan(cuts[3]).all()
+    assert not filled[3].any()
+    assert not filled.all(1).all(), "empty bins were wanted too"
 
 
 @pytest.mark.parametrize(

@@ -183,13 +183,8 @@ def _lab_columns(
     slots = np.full(known, -1, np.int32)
     slots[kept] = np.arange(len(kept), dtype=np.int32)
     threads = os.cpu_count() or 1
-    cuts = _core.deciles(records.labs, records.lab_values, slots, len(kept), threads=threads)
-    every_bin = np.arange(len(kept) * BINS, dtype=np.int32)
-    nothing = np.empty(0, np.int32)
-    no_codes = (np.zeros(len(records.lab_offsets), np.int64), nothing, nothing)
-    labs = (records.lab_offsets, records.labs, records.lab_values, slots)
-    _, columns = _core.encode(no_codes, labs, cuts, every_bin.reshape(-1, BINS), threads=threads)
-    filled = np.flatnonzero(np.bincount(columns, minlength=len(every_bin)))
+    cuts, bins = _core.deciles(records.labs, records.lab_values, slots, len(kept), threads=threads)
+    filled = np.flatnonzero(bins)
     lab, bin_ = np.divmod(filled, BINS)
     edges = np.pad(cuts, ((0, 0), (1, 1)), constant_values=np.nan)
     table = records.lab_table[kept[lab]]

@@ -1,12 +1,15 @@
 //! Exact quantiles of each lab over visits.
 
 use crate::error::{Error, Result};
-use std::sync::{Mutex, PoisonError};
 
 /// Inner cut points of ten bins.
 pub const CUTS: usize = 9;
 
-/// The nine decile cut points of each wanted lab: NumPy's `linear` quantile at 0.1, 0.2 ... 0.9.
+/// A lab's nine cut points, and which of its ten bins hold any value.
+pub type Deciles = ([f64; CUTS], [bool; CUTS + 1]);
+
+/// The nine decile cut points of each wanted lab: NumPy's `linear` quantile at 0.1, 0.2 ... 0.9; and
+/// which bins between them are filled, a value at a cut point belonging to the bin above.
 ///
 /// `slots[lab]` is the row of the result for that lab, or negative if it is not wanted; `slots` rows
 /// are 0..`wanted`. A lab without values gets NaN.
@@ -19,38 +22,85 @@ pub fn deciles(
     slots: &[i32],
     wanted: usize,
     threads: usize,
-) -> Result<Vec<[f64; CUTS]>> {
+) -> Result<Vec<Deciles>> {
     if labs.len() != values.len() {
         return Err(Error::Shape("as many labs as values are wanted".into()));
     }
-    let mut columns = vec![Vec::new(); wanted];
+    let mut sizes = vec![0_u64; wanted];
     for (lab, count) in counts(labs, slots.len())?.into_iter().enumerate() {
-        if let Some(column) = column_of(&mut columns, slots[lab]) {
-            *column = Vec::with_capacity(count as usize);
+        if let Some(size) = usize::try_from(slots[lab]).ok().and_then(|slot| sizes.get_mut(slot)) {
+            *size += count;
         }
     }
+    let mut made = vec![([f64::NAN; CUTS], [false; CUTS + 1]); wanted];
+    let shares = shares(&sizes, threads.max(1));
+    std::thread::scope(|scope| {
+        let mut at_work = Vec::new();
+        for share in &shares {
+            let sizes = &sizes;
+            at_work.push(scope.spawn(move || of_share(labs, values, slots, share, sizes)));
+        }
+        for (share, thread) in shares.iter().zip(at_work) {
+            let found = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            for (&slot, deciles) in share.iter().zip(found) {
+                made[slot] = deciles;
+            }
+        }
+    });
+    Ok(made)
+}
+
+/// The slots dealt to so many threads, the largest first to whoever has least.
+fn shares(sizes: &[u64], threads: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&slot| std::cmp::Reverse(sizes[slot]));
+    let mut shares = vec![(0, Vec::new()); threads];
+    for slot in order {
+        if let Some(least) = shares.iter_mut().min_by_key(|(values, _)| *values) {
+            least.0 += sizes[slot];
+            least.1.push(slot);
+        }
+    }
+    shares.into_iter().map(|(_, share)| share).collect()
+}
+
+fn of_share(
+    labs: &[i32],
+    values: &[f64],
+    slots: &[i32],
+    share: &[usize],
+    sizes: &[u64],
+) -> Vec<Deciles> {
+    const OTHERS: u32 = u32::MAX;
+    let mine = |slot: i32| share.iter().position(|&own| usize::try_from(slot) == Ok(own));
+    let place_of: Vec<u32> =
+        slots.iter().map(|&slot| mine(slot).map_or(OTHERS, |place| place as u32)).collect();
+    let mut columns: Vec<Vec<i64>> =
+        share.iter().map(|&slot| Vec::with_capacity(sizes[slot] as usize)).collect();
     for (&lab, &value) in labs.iter().zip(values) {
-        if let Some(column) = column_of(&mut columns, slots[lab as usize]) {
+        if let Some(column) = columns.get_mut(place_of[lab as usize] as usize) {
             column.push(key(value));
         }
     }
-    let mut cuts = vec![[f64::NAN; CUTS]; wanted];
-    let work = Mutex::new(columns.iter_mut().zip(&mut cuts));
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, wanted.max(1)) {
-            scope.spawn(|| {
-                let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some((column, cuts)) = next() {
-                    *cuts = cut_points(column);
-                }
-            });
-        }
-    });
-    Ok(cuts)
+    let deciles = |mut column: Vec<i64>| {
+        let cuts = cut_points(&mut column);
+        (cuts, filled(&cuts, &column))
+    };
+    columns.into_iter().map(deciles).collect()
 }
 
-fn column_of(columns: &mut [Vec<i64>], slot: i32) -> Option<&mut Vec<i64>> {
-    usize::try_from(slot).ok().and_then(|slot| columns.get_mut(slot))
+fn filled(cuts: &[f64; CUTS], keys: &[i64]) -> [bool; CUTS + 1] {
+    let mut filled = [false; CUTS + 1];
+    for &key in keys {
+        filled[bin(cuts, value_of(key))] = true;
+    }
+    filled
+}
+
+/// How many cut points are at or below the value.
+#[inline]
+pub(crate) fn bin(cuts: &[f64; CUTS], value: f64) -> usize {
+    cuts.iter().map(|&cut| usize::from(value >= cut)).sum()
 }
 
 /// An integer that is ordered as doubles are (IEEE 754 `totalOrder`), and is its own inverse.

@@ -1,6 +1,6 @@
 //! Records and a vocabulary to sorted sparse visits.
 
-use crate::deciles::CUTS;
+use crate::deciles::{CUTS, bin};
 use crate::error::{Error, Result};
 
 /// Codes of every visit, and which column each has (negative: none).
@@ -92,12 +92,6 @@ fn encode_visits(
         offsets.push(columns.len() as i64);
     }
     Ok((offsets, columns))
-}
-
-/// How many cut points are at or below the value.
-#[inline]
-fn bin(cuts: &[f64; CUTS], value: f64) -> usize {
-    cuts.iter().map(|&cut| usize::from(value >= cut)).sum()
 }
 
 /// Sorts what stands from `start` on and drops repetitions there.

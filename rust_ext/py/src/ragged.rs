@@ -3,7 +3,7 @@
 use crate::convert::data_error;
 use equipoise_core::deciles::CUTS;
 use equipoise_core::encode::{CodesIn, LabsIn};
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -18,16 +18,14 @@ pub fn deciles<'py>(
     slots: PyReadonlyArray1<'py, i32>,
     wanted: usize,
     threads: usize,
-) -> PyResult<Bound<'py, PyArray2<f64>>> {
+) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray2<bool>>)> {
     let (labs, values, slots) = (labs.as_slice()?, values.as_slice()?, slots.as_slice()?);
-    let cuts = py
+    let made = py
         .detach(|| equipoise_core::deciles::deciles(labs, values, slots, wanted, threads))
         .map_err(|error| data_error(py, &error))?;
-    let rows: Vec<Vec<f64>> = cuts.iter().map(|row| row.to_vec()).collect();
-    if rows.is_empty() {
-        return Ok(PyArray2::zeros(py, [0, CUTS], false));
-    }
-    PyArray2::from_vec2(py, &rows).map_err(|error| PyValueError::new_err(error.to_string()))
+    let cuts = made.iter().flat_map(|(cuts, _)| *cuts).collect::<Vec<f64>>().into_pyarray(py);
+    let filled = made.iter().flat_map(|(_, bins)| *bins).collect::<Vec<bool>>().into_pyarray(py);
+    Ok((cuts.reshape([wanted, CUTS])?, filled.reshape([wanted, CUTS + 1])?))
 }
 
 #[pyfunction]

@@ -39,52 +39,62 @@ pub(super) struct Odd {
     pub sum: i128,
 }
 
-/// Merges the threads' sorted records into visits; each thread takes a stretch of visits.
+/// Stretches of visits that each thread merges, one after the other.
+const TURNS: usize = 16;
+
+/// Merges the threads' sorted records into visits, on so many threads.
+///
+/// The last visits come first, and records are let go of as they are merged: memory never has to hold
+/// both all records and all that is made of them.
 pub(super) fn combine(
-    packed: &[&[Packed]],
+    packed: &mut [Vec<Packed>],
     odd: &[&[Odd]],
     visits: usize,
     threads: usize,
 ) -> ValueRecords {
-    let most = packed.iter().map(|records| records.len()).sum::<usize>()
+    let most = packed.iter().map(Vec::len).sum::<usize>()
         + odd.iter().map(|records| records.len()).sum::<usize>();
     let (mut labs, mut values) = (vec![0; most], vec![0.0; most]);
     let mut offsets = vec![0; visits + 1];
-    let made = std::thread::scope(|scope| {
-        let (mut labs, mut values) = (labs.as_mut_slice(), values.as_mut_slice());
-        let (mut counts, mut threads_at_work) = (&mut offsets[1..], Vec::new());
-        for stretch in stretches(packed, visits, threads).windows(2) {
-            let (from, to) = (stretch[0] << LAB_BITS, stretch[1] << LAB_BITS);
-            let packed: Vec<&[Packed]> =
-                packed.iter().map(|all| between(all, from, to, |record| record.pair())).collect();
-            let odd: Vec<&[Odd]> =
-                odd.iter().map(|all| between(all, from, to, |record| record.pair)).collect();
-            let room = packed.iter().map(|records| records.len()).sum::<usize>()
-                + odd.iter().map(|records| records.len()).sum::<usize>();
-            let merging = Merging {
-                packed,
-                odd,
-                first: stretch[0],
-                counts: counts
-                    .split_off_mut(..(stretch[1] - stretch[0]) as usize)
-                    .unwrap_or_default(),
-                labs: labs.split_off_mut(..room).unwrap_or_default(),
-                values: values.split_off_mut(..room).unwrap_or_default(),
-            };
-            threads_at_work.push((room, scope.spawn(|| merging.run())));
-        }
-        let ends = threads_at_work.into_iter().map(|(room, thread)| {
-            (room, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    let borders = borders(packed, visits, threads * TURNS);
+    let (mut room, mut made) = (most, Vec::new());
+    for turn in borders.windows(2).rev().collect::<Vec<_>>().chunks(threads) {
+        let stretches = turn.iter().map(|border| Stretch::new(packed, odd, border));
+        let stretches: Vec<Stretch<'_>> = stretches.collect();
+        std::thread::scope(|scope| {
+            let (mut labs, mut values) = (&mut labs[..room], &mut values[..room]);
+            let mut counts = &mut offsets[1..];
+            let mut at_work = Vec::new();
+            for stretch in stretches {
+                let start = labs.len() - stretch.records();
+                let merging = Merging {
+                    counts: counts.split_off_mut(stretch.first as usize..).unwrap_or_default(),
+                    labs: labs.split_off_mut(start..).unwrap_or_default(),
+                    values: values.split_off_mut(start..).unwrap_or_default(),
+                    stretch,
+                };
+                at_work.push((start, scope.spawn(|| merging.run())));
+                room = start;
+            }
+            for (start, thread) in at_work {
+                let pairs = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                made.push(start..start + pairs);
+            }
         });
-        ends.collect::<Vec<_>>()
-    });
-    let (mut end, mut from) = (0, 0);
-    for (room, filled) in made {
-        if end < from {
-            labs.copy_within(from..from + filled, end);
-            values.copy_within(from..from + filled, end);
+        let first = turn.last().map_or(0, |border| border[0] << LAB_BITS);
+        for records in &mut *packed {
+            records.truncate(records.partition_point(|record| record.pair() < first));
+            records.shrink_to_fit();
         }
-        (end, from) = (end + filled, from + room);
+    }
+    let mut end = 0;
+    for range in made.into_iter().rev() {
+        let (start, length) = (end, range.len());
+        if range.start > start {
+            labs.copy_within(range.clone(), start);
+            values.copy_within(range, start);
+        }
+        end = start + length;
     }
     labs.truncate(end);
     values.truncate(end);
@@ -96,12 +106,13 @@ pub(super) fn combine(
     ValueRecords { offsets, labs, values, ..ValueRecords::default() }
 }
 
-/// Visits between which about equally many records lie: one more than threads, from 0 to `visits`.
-fn stretches(packed: &[&[Packed]], visits: usize, threads: usize) -> Vec<u64> {
-    let longest = packed.iter().max_by_key(|records| records.len()).copied().unwrap_or_default();
+/// Visits between which about equally many records lie, from 0 to `visits`.
+fn borders(packed: &[Vec<Packed>], visits: usize, parts: usize) -> Vec<u64> {
+    let longest = packed.iter().max_by_key(|records| records.len());
+    let longest = longest.map(Vec::as_slice).unwrap_or_default();
     let mut borders = vec![0];
-    for thread in 1..threads {
-        borders.extend(longest.get(longest.len() * thread / threads).map(|r| r.pair() >> LAB_BITS));
+    for part in 1..parts {
+        borders.extend(longest.get(longest.len() * part / parts).map(|r| r.pair() >> LAB_BITS));
     }
     borders.push(visits as u64);
     borders
@@ -112,11 +123,34 @@ fn between<T>(sorted: &[T], from: u64, to: u64, pair: impl Fn(&T) -> u64) -> &[T
     &sorted[start..][..sorted[start..].partition_point(|record| pair(record) < to)]
 }
 
-/// The merging of a stretch of visits.
-struct Merging<'a> {
+/// The records of the visits from `first` on, up to another.
+struct Stretch<'a> {
     packed: Vec<&'a [Packed]>,
     odd: Vec<&'a [Odd]>,
     first: u64,
+}
+
+impl<'a> Stretch<'a> {
+    fn new(packed: &'a [Vec<Packed>], odd: &[&'a [Odd]], border: &[u64]) -> Self {
+        let (from, to) = (border[0] << LAB_BITS, border[1] << LAB_BITS);
+        let packed = packed.iter().map(|all| between(all, from, to, |record| record.pair()));
+        let odd = odd.iter().map(|all| between(all, from, to, |record| record.pair));
+        Self {
+            packed: packed.filter(|records| !records.is_empty()).collect(),
+            odd: odd.filter(|records| !records.is_empty()).collect(),
+            first: border[0],
+        }
+    }
+
+    fn records(&self) -> usize {
+        self.packed.iter().map(|records| records.len()).sum::<usize>()
+            + self.odd.iter().map(|records| records.len()).sum::<usize>()
+    }
+}
+
+/// The merging of a stretch of visits.
+struct Merging<'a> {
+    stretch: Stretch<'a>,
     /// Labs of each visit of the stretch.
     counts: &'a mut [i64],
     labs: &'a mut [i32],
@@ -125,14 +159,15 @@ struct Merging<'a> {
 
 impl Merging<'_> {
     /// How many (visit, lab) pairs there are.
-    fn run(mut self) -> usize {
+    fn run(self) -> usize {
+        let Stretch { packed: mut lists, odd: mut odd_lists, first } = self.stretch;
         let (mut made, mut others) = (0, Vec::new());
         loop {
-            let packed = self.packed.iter().filter_map(|rest| rest.first().map(|r| r.pair()));
-            let odd = self.odd.iter().filter_map(|rest| rest.first().map(|r| r.pair));
+            let packed = lists.iter().filter_map(|rest| rest.first().map(|r| r.pair()));
+            let odd = odd_lists.iter().filter_map(|rest| rest.first().map(|r| r.pair));
             let Some(pair) = packed.chain(odd).min() else { return made };
             let (mut sum, mut count) = (0_i128, 0_u64);
-            for rest in &mut self.packed {
+            for rest in &mut lists {
                 while let [first, tail @ ..] = rest
                     && first.pair() == pair
                 {
@@ -142,7 +177,7 @@ impl Merging<'_> {
                 }
             }
             others.clear();
-            for rest in &mut self.odd {
+            for rest in &mut odd_lists {
                 while let [first, tail @ ..] = rest
                     && first.pair == pair
                 {
@@ -151,7 +186,7 @@ impl Merging<'_> {
                     *rest = tail;
                 }
             }
-            self.counts[((pair >> LAB_BITS) - self.first) as usize] += 1;
+            self.counts[((pair >> LAB_BITS) - first) as usize] += 1;
             self.labs[made] = (pair & LAB_MASK) as i32;
             self.values[made] = mean(sum, count, &others);
             made += 1;

@@ -61,9 +61,10 @@ pub fn read_values(
             scope.spawn(|| sink.compact());
         }
     });
-    let packed: Vec<_> = sinks.iter().map(|sink| sink.packed.as_slice()).collect();
+    let mut packed: Vec<_> =
+        sinks.iter_mut().map(|sink| std::mem::take(&mut sink.packed)).collect();
     let odd: Vec<_> = sinks.iter().map(|sink| sink.odd.as_slice()).collect();
-    let mut records = combine(&packed, &odd, index.len(), threads);
+    let mut records = combine(&mut packed, &odd, index.len(), threads);
     (records.names, records.ledger) = (names, ledger);
     Ok(records)
 }
