@@ -7,6 +7,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, P
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+type Deciles<'py> = (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray2<bool>>);
 type Lists<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>);
 
 #[pyfunction]
@@ -18,7 +19,7 @@ pub fn deciles<'py>(
     slots: PyReadonlyArray1<'py, i32>,
     wanted: usize,
     threads: usize,
-) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray2<bool>>)> {
+) -> PyResult<Deciles<'py>> {
     let (labs, values, slots) = (labs.as_slice()?, values.as_slice()?, slots.as_slice()?);
     let made = py
         .detach(|| equipoise_core::deciles::deciles(labs, values, slots, wanted, threads))

@@ -2,13 +2,13 @@
 
 use super::delimited::{LONGEST_ROW, Layout, Marks};
 #[cfg(feature = "isal")]
-use super::isal::GzDecoder;
+use super::isal::{Checks, End, Inflater};
+#[cfg(not(feature = "isal"))]
+use super::portable::{Checks, End, Inflater};
 use super::text::header_of;
 use super::{Shared, Sink, damaged, io_error, name_of};
 use crate::error::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
-#[cfg(not(feature = "isal"))]
-use flate2::read::MultiGzDecoder as GzDecoder;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -27,22 +27,22 @@ pub fn read<S: Sink>(
     sink: &mut S,
 ) -> Result<()> {
     let file = File::open(path).map_err(|error| io_error(path, error))?;
-    let mut inflated = GzDecoder::new(Counted { file, shared });
+    let mut inflater = Inflater::new(Counted { file, shared });
     let mut rows = Rows::new(path, columns);
     if !spare {
-        let mut block = Vec::new();
-        while fill(&mut inflated, &mut block, shared.block, path)? {
-            rows.feed(&mut block, marks, sink)?;
+        let mut block = Block::default();
+        while block.fill(&mut inflater, shared.block, path)? {
+            rows.take(&mut block, marks, sink)?;
         }
         return rows.finish(marks, sink);
     }
     std::thread::scope(|scope| {
-        let (full, filled) = bounded::<Result<Vec<u8>>>(BLOCKS_AHEAD);
-        let (give_back, empty) = bounded::<Vec<u8>>(BLOCKS_AHEAD + 1);
-        scope.spawn(move || inflate(&mut inflated, path, shared.block, &full, &empty));
+        let (full, filled) = bounded::<Result<Block>>(BLOCKS_AHEAD);
+        let (give_back, empty) = bounded::<Block>(BLOCKS_AHEAD + 1);
+        scope.spawn(move || inflate(&mut inflater, path, shared.block, &full, &empty));
         for block in filled {
             let mut block = block?;
-            rows.feed(&mut block, marks, sink)?;
+            rows.take(&mut block, marks, sink)?;
             let _ = give_back.try_send(block);
         }
         rows.finish(marks, sink)
@@ -51,15 +51,15 @@ pub fn read<S: Sink>(
 
 /// Sends blocks until the end, an error, or until nobody listens.
 fn inflate(
-    source: &mut impl Read,
+    source: &mut Inflater<impl Read>,
     path: &Path,
     size: usize,
-    full: &Sender<Result<Vec<u8>>>,
-    empty: &Receiver<Vec<u8>>,
+    full: &Sender<Result<Block>>,
+    empty: &Receiver<Block>,
 ) {
     loop {
         let mut block = empty.try_recv().unwrap_or_default();
-        let message = match fill(source, &mut block, size, path) {
+        let message = match block.fill(source, size, path) {
             Ok(false) => return,
             Ok(true) => Ok(block),
             Err(error) => Err(error),
@@ -71,20 +71,23 @@ fn inflate(
     }
 }
 
-/// Fills `block` behind its room; false at the end of the stream.
-fn fill(source: &mut impl Read, block: &mut Vec<u8>, size: usize, path: &Path) -> Result<bool> {
-    block.resize(ROOM + size, 0);
-    let mut length = ROOM;
-    while length < block.len() {
-        match source.read(&mut block[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(gzip_error(path, error)),
-        }
+/// Inflated text behind some free room, and the members that end in it.
+#[derive(Default)]
+struct Block {
+    bytes: Vec<u8>,
+    ends: Vec<End>,
+}
+
+impl Block {
+    /// False at the end of the stream.
+    fn fill(&mut self, source: &mut Inflater<impl Read>, size: usize, path: &Path) -> Result<bool> {
+        self.ends.clear();
+        self.bytes.resize(ROOM + size, 0);
+        let filled = source.fill(&mut self.bytes[ROOM..], &mut self.ends);
+        let length = filled.map_err(|error| gzip_error(path, error))?;
+        self.bytes.truncate(ROOM + length);
+        Ok(length > 0 || !self.ends.is_empty())
     }
-    block.truncate(length);
-    Ok(length > ROOM)
 }
 
 fn gzip_error(path: &Path, error: io::Error) -> Error {
@@ -122,6 +125,7 @@ struct Rows<'a> {
     path: &'a Path,
     columns: &'a [String],
     layout: Option<Layout>,
+    checks: Checks,
     /// The row that the last block broke off.
     rest: Vec<u8>,
     next_row: u64,
@@ -129,7 +133,15 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(path: &'a Path, columns: &'a [String]) -> Self {
-        Self { path, columns, layout: None, rest: Vec::new(), next_row: 1 }
+        let checks = Checks::default();
+        Self { path, columns, layout: None, checks, rest: Vec::new(), next_row: 1 }
+    }
+
+    /// Checks the text of a block and feeds its whole rows.
+    fn take<S: Sink>(&mut self, block: &mut Block, marks: &mut Marks, sink: &mut S) -> Result<()> {
+        let checked = self.checks.take(&block.bytes[ROOM..], &block.ends);
+        checked.map_err(|error| gzip_error(self.path, error))?;
+        self.feed(&mut block.bytes, marks, sink)
     }
 
     /// Feeds the whole rows of `block`, whose first `ROOM` bytes are free.

@@ -11,6 +11,8 @@ mod gzip;
 mod isal;
 pub mod number;
 mod parquet;
+#[cfg(not(feature = "isal"))]
+mod portable;
 mod simd;
 pub mod table;
 mod text;
