@@ -20,12 +20,14 @@ from equipoise import _core
 from equipoise.errors import DataError
 
 VISITS = np.array([7, 3, 900, 12], np.int64)
+LEFT_OUT = np.array([55], np.int64)
 COLUMNS = ["hadm_id", "itemid", "valuenum"]
 HEADER = ["note", "itemid", "valuenum", "hadm_id", "comments"]
 LEDGER = (
     "used",
     "no visit id",
     "unknown visit",
+    "visit left out by the task",
     "no event time",
     "outside every visit",
     "after the window",
@@ -43,7 +45,7 @@ numbers = st.one_of(
 )
 rows = st.lists(
     st.tuples(
-        st.sampled_from(["", "7", "3", "900", "12", "44", "7.0"]),
+        st.sampled_from(["", "7", "3", "900", "12", "44", "55", "7.0"]),
         st.sampled_from(["", "50912", "50931", "1"]),
         numbers,
         st.sampled_from(["", "a,b", 'say "hi"', "two\nlines", "é"]),
@@ -65,6 +67,8 @@ def oracle(table: list[tuple[str, str, str, str]]) -> tuple[dict[Any, float], di
             outcome = "value is not a number" if value.strip() else "no numeric value"
         if visit == "":
             outcome = "no visit id"
+        elif int(float(visit)) in LEFT_OUT:
+            outcome = "visit left out by the task"
         elif int(float(visit)) not in places:
             outcome = "unknown visit"
         elif lab == "":
@@ -99,7 +103,7 @@ def write(folder: Path, table: list[tuple[str, str, str, str]], kind: str) -> Pa
 
 def read(path: Path, **options: Any) -> tuple[Any, ...]:
     known = np.array([1, 50912], np.int64)
-    return _core.read_values([path], COLUMNS, VISITS, known=known, **options)
+    return _core.read_values([path], COLUMNS, VISITS, known=known, left_out=LEFT_OUT, **options)
 
 
 def as_dict(offsets: Any, labs: Any, values: Any, named: Any) -> dict[tuple[int, int], float]:

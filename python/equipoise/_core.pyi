@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["deciles", "encode", "read_codes", "read_table", "read_values"]
+__all__ = ["deciles", "encode", "find_row", "read_codes", "read_table", "read_values"]
 
 _Ledger = list[tuple[str, int]]
 _Named = tuple[list[str], _Ledger]
@@ -16,6 +16,8 @@ _Numbers = npt.NDArray[np.int32]
 _Floats = npt.NDArray[np.float64]
 # What `equipoise.sources.placing.Placing` says; moments in microseconds.
 _Placing = Mapping[str, Any]
+# Files, or the name of an Arrow stream and whatever has `__arrow_c_stream__`.
+_Events = Sequence[str | PathLike[str]] | tuple[str, Any]
 _Progress = Callable[[int, int], object]
 
 def read_table(
@@ -27,26 +29,40 @@ def read_table(
     progress: _Progress | None = None,
 ) -> Any: ...
 def read_codes(
-    files: Sequence[str | PathLike[str]],
+    events: _Events,
     columns: Sequence[str],
     visits: npt.NDArray[np.int64],
     *,
+    left_out: npt.NDArray[np.int64] | None = None,
     placing: _Placing | None = None,
     threads: int = 1,
     block: int = 1048576,
     progress: _Progress | None = None,
 ) -> tuple[_Offsets, _Numbers, _Named]: ...
 def read_values(
-    files: Sequence[str | PathLike[str]],
+    events: _Events,
     columns: Sequence[str],
     visits: npt.NDArray[np.int64],
     *,
+    left_out: npt.NDArray[np.int64] | None = None,
     known: npt.NDArray[np.int64] | None = None,
     placing: _Placing | None = None,
     threads: int = 1,
     block: int = 1048576,
     progress: _Progress | None = None,
 ) -> tuple[_Offsets, _Numbers, _Floats, _Named]: ...
+def find_row(
+    files: Sequence[str | PathLike[str]],
+    columns: Sequence[str],
+    visits: npt.NDArray[np.int64],
+    outcome: str,
+    *,
+    values: bool,
+    left_out: npt.NDArray[np.int64] | None = None,
+    placing: _Placing | None = None,
+    threads: int = 1,
+    block: int = 1048576,
+) -> None: ...
 def deciles(
     labs: _Numbers, values: _Floats, slots: _Numbers, wanted: int, *, threads: int = 1
 ) -> tuple[_Floats, npt.NDArray[np.bool_]]: ...

@@ -68,6 +68,14 @@ pub enum Error {
         /// What was found.
         got: String,
     },
+    /// An Arrow stream whose maker fails.
+    #[error("{table}: want a stream that can be read, got {got}")]
+    Stream {
+        /// Name of the stream.
+        table: String,
+        /// What its maker says.
+        got: String,
+    },
     /// A file without a header.
     #[error("{table}: want a header and rows, got an empty file")]
     Empty {
@@ -187,6 +195,12 @@ impl Error {
             Self::Damaged { table, got } => Report {
                 table: some(table),
                 want: some("a whole file"),
+                got: some(got),
+                ..Report::default()
+            },
+            Self::Stream { table, got } => Report {
+                table: some(table),
+                want: some("a stream that can be read"),
                 got: some(got),
                 ..Report::default()
             },

@@ -1,14 +1,14 @@
-//! Tables from disk.
+//! Tables from disk, and Arrow streams.
 
 use crate::convert::{data_error, ledger, run};
 use equipoise_core::Error;
-use equipoise_core::read::Table;
 use equipoise_core::read::table::Kind;
-use equipoise_core::records::{self, Clock, Places, VisitIndex, Window};
+use equipoise_core::read::{Input, Stream, Table};
+use equipoise_core::records::{self, Clock, Outcome, Places, VisitIndex, Window};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3_arrow::PyRecordBatch;
+use pyo3_arrow::{PyRecordBatch, PyRecordBatchReader};
 use std::path::PathBuf;
 
 type Named<'py> = (Vec<String>, Vec<(&'static str, u64)>);
@@ -47,6 +47,24 @@ fn kind_named(name: &str) -> PyResult<Kind> {
 
 type Ids<'py> = PyReadonlyArray1<'py, i64>;
 
+/// Where events come from: files, or a stream and its name.
+#[derive(FromPyObject)]
+pub enum Events {
+    Stream(String, PyRecordBatchReader),
+    Files(Vec<PathBuf>),
+}
+
+impl Events {
+    fn of_columns(self, columns: Vec<String>) -> PyResult<Input> {
+        match self {
+            Self::Files(files) => Ok(Input::Files(Table { files, columns })),
+            Self::Stream(name, stream) => {
+                Ok(Input::Stream(Stream::new(name, columns, stream.into_reader()?)))
+            }
+        }
+    }
+}
+
 /// How events find their visits, beside the column of visit ids: see `_core.pyi`.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -56,19 +74,25 @@ pub struct Placing<'py> {
     window: Option<(Ids<'py>, Ids<'py>)>,
 }
 
+/// The visits asked for, and those that are known and left out.
+type Visits<'a> = (&'a Ids<'a>, Option<&'a Ids<'a>>);
+
 impl Placing<'_> {
     /// The index of `visits`, and the columns `wanted` with those of this placing behind them.
     fn apply(
         this: Option<Self>,
         py: Python<'_>,
-        visits: &Ids<'_>,
+        visits: &Visits<'_>,
         visit: String,
         mut wanted: Vec<String>,
     ) -> PyResult<(VisitIndex, Places, Vec<String>)> {
         let fail = |error: Error| data_error(py, &error);
-        let mut index = VisitIndex::new(visits.as_slice()?).ok_or_else(|| {
+        let mut index = VisitIndex::new(visits.0.as_slice()?).ok_or_else(|| {
             fail(Error::Shape("a visit id twice, or more than 268 million visits".into()))
         })?;
+        if let Some(left_out) = visits.1 {
+            index = index.with_left_out(left_out.as_slice()?);
+        }
         let mut push = |name: String| {
             wanted.push(name);
             wanted.len() - 1
@@ -115,12 +139,13 @@ fn split_first(
 // Python's keyword arguments are this function's parameters.
 #[allow(clippy::too_many_arguments)]
 #[pyfunction]
-#[pyo3(signature = (files, columns, visits, *, placing=None, threads=1, block=1048576, progress=None))]
+#[pyo3(signature = (events, columns, visits, *, left_out=None, placing=None, threads=1, block=1048576, progress=None))]
 pub fn read_codes<'py>(
     py: Python<'py>,
-    files: Vec<PathBuf>,
+    events: Events,
     columns: Vec<String>,
     visits: Ids<'py>,
+    left_out: Option<Ids<'py>>,
     placing: Option<Placing<'py>>,
     threads: usize,
     block: usize,
@@ -128,10 +153,11 @@ pub fn read_codes<'py>(
 ) -> PyResult<CodesOut<'py>> {
     let (visit, names) = split_first(columns, 2, "then what names the code")?;
     let parts = names.len();
-    let (index, places, columns) = Placing::apply(placing, py, &visits, visit, names)?;
-    let table = Table { files, columns };
+    let (index, places, columns) =
+        Placing::apply(placing, py, &(&visits, left_out.as_ref()), visit, names)?;
+    let table = events.of_columns(columns)?;
     let read = run(py, threads, block, progress, |run| {
-        records::read_codes(&table, parts, places, &index, run)
+        records::read_codes(table, parts, places, &index, run)
     })?;
     let named = (read.names, ledger(&read.ledger));
     Ok((read.offsets.into_pyarray(py), read.codes.into_pyarray(py), named))
@@ -140,12 +166,13 @@ pub fn read_codes<'py>(
 // Python's keyword arguments are this function's parameters.
 #[allow(clippy::too_many_arguments)]
 #[pyfunction]
-#[pyo3(signature = (files, columns, visits, *, known=None, placing=None, threads=1, block=1048576, progress=None))]
+#[pyo3(signature = (events, columns, visits, *, left_out=None, known=None, placing=None, threads=1, block=1048576, progress=None))]
 pub fn read_values<'py>(
     py: Python<'py>,
-    files: Vec<PathBuf>,
+    events: Events,
     columns: Vec<String>,
     visits: Ids<'py>,
+    left_out: Option<Ids<'py>>,
     known: Option<Ids<'py>>,
     placing: Option<Placing<'py>>,
     threads: usize,
@@ -154,13 +181,41 @@ pub fn read_values<'py>(
 ) -> PyResult<ValuesOut<'py>> {
     let (visit, names) = split_first(columns, 3, "what names the lab, the value")?;
     let parts = names.len() - 1;
-    let (index, places, columns) = Placing::apply(placing, py, &visits, visit, names)?;
+    let (index, places, columns) =
+        Placing::apply(placing, py, &(&visits, left_out.as_ref()), visit, names)?;
     let known = known.map(|known| known.as_slice().map(<[i64]>::to_vec)).transpose()?;
-    let table = Table { files, columns };
+    let table = events.of_columns(columns)?;
     let read = run(py, threads, block, progress, |run| {
-        records::read_values(&table, parts, places, &index, known.as_deref(), run)
+        records::read_values(table, parts, places, &index, known.as_deref(), run)
     })?;
     let named = (read.names, ledger(&read.ledger));
     let (offsets, labs) = (read.offsets.into_pyarray(py), read.labs.into_pyarray(py));
     Ok((offsets, labs, read.values.into_pyarray(py), named))
+}
+
+// Python's keyword arguments are this function's parameters.
+#[allow(clippy::too_many_arguments)]
+#[pyfunction]
+#[pyo3(signature = (files, columns, visits, outcome, *, values, left_out=None, placing=None, threads=1, block=1048576))]
+pub fn find_row<'py>(
+    py: Python<'py>,
+    files: Vec<PathBuf>,
+    columns: Vec<String>,
+    visits: Ids<'py>,
+    outcome: &str,
+    values: bool,
+    left_out: Option<Ids<'py>>,
+    placing: Option<Placing<'py>>,
+    threads: usize,
+    block: usize,
+) -> PyResult<()> {
+    let outcome = Outcome::of_words(outcome)
+        .ok_or_else(|| PyValueError::new_err(format!("no outcome is called {outcome:?}")))?;
+    let (visit, names) = split_first(columns, 2 + usize::from(values), "then the others")?;
+    let parts = names.len() - usize::from(values);
+    let (index, places, columns) =
+        Placing::apply(placing, py, &(&visits, left_out.as_ref()), visit, names)?;
+    let table = Table { files, columns };
+    let find = if values { records::find_value } else { records::find_code };
+    run(py, threads, block, None, |run| find(&table, parts, places, &index, outcome, run))
 }

@@ -79,6 +79,15 @@ impl Batch<'_> {
         Error::value(self.table, &self.names[place], number, want, got.as_bytes())
     }
 
+    /// The first cell of column `place` as a person reads it.
+    #[must_use]
+    pub fn shown(&self, place: usize) -> String {
+        let text = self.cast(place, &DataType::LargeUtf8, "text").ok();
+        let text = text.as_ref().map(|text| text.as_string::<i64>());
+        let known = text.filter(|text| !text.is_empty() && text.is_valid(0));
+        known.map(|text| text.value(0).to_owned()).unwrap_or_default()
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,4 +1,4 @@
-//! Tables from disk: csv, gzipped csv and Parquet, by named columns, in bounded memory.
+//! Tables from disk (csv, gzipped csv, Parquet) and Arrow streams: by named columns, in bounded memory.
 //!
 //! A table is cut into units of work (a gzip file, a stretch of a csv file, a row group), which as
 //! many threads as asked for take in order. Each thread feeds a [`Sink`] of its own; sinks are merged
@@ -14,6 +14,7 @@ mod parquet;
 #[cfg(not(feature = "isal"))]
 mod portable;
 mod simd;
+mod stream;
 pub mod table;
 mod text;
 pub mod word;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
+pub use stream::Stream;
 
 /// A table: its files (in order) and the columns that are wanted of them.
 #[derive(Debug, Clone)]
@@ -35,6 +37,20 @@ pub struct Table {
     pub files: Vec<PathBuf>,
     /// Names of the wanted columns.
     pub columns: Vec<String>,
+}
+
+/// Where rows come from.
+pub enum Input {
+    /// Files, which can be read again.
+    Files(Table),
+    /// A stream, which can be read once.
+    Stream(Stream),
+}
+
+impl From<&Table> for Input {
+    fn from(table: &Table) -> Self {
+        Self::Files(table.clone())
+    }
 }
 
 /// Takes the rows of a table.
@@ -100,11 +116,22 @@ impl Shared {
     }
 }
 
-/// Reads the whole of `table` into sinks made by `new`, one for each thread.
+/// Reads the whole of `input` into sinks made by `new`, one for each thread.
 ///
 /// # Errors
 /// The error of the earliest row that has one, [`Error::Stopped`] if `run.progress` said so.
 pub fn scan<S: Sink>(
+    input: impl Into<Input>,
+    run: &mut Run<'_>,
+    new: impl Fn() -> S + Sync,
+) -> Result<Vec<S>> {
+    match input.into() {
+        Input::Files(table) => scan_files(&table, run, new),
+        Input::Stream(stream) => stream.scan(run, new),
+    }
+}
+
+fn scan_files<S: Sink>(
     table: &Table,
     run: &mut Run<'_>,
     new: impl Fn() -> S + Sync,
@@ -123,13 +150,28 @@ pub fn scan<S: Sink>(
         done: AtomicU64::new(0),
         block,
     };
+    let far = || (shared.done.load(Ordering::Relaxed), total);
+    on_threads(threads, run.progress, &shared.stop, far, new, |sink| {
+        work(&shared, table, spare, sink)
+    })
+}
+
+/// Does `work` on each of `threads`, with a sink of its own; meanwhile tells how `far` it is.
+fn on_threads<S: Sink>(
+    threads: usize,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+    stop: &AtomicBool,
+    far: impl Fn() -> (u64, u64),
+    new: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S) -> std::result::Result<(), Failure> + Sync,
+) -> Result<Vec<S>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let (shared, new, sender) = (&shared, &new, sender.clone());
+            let (new, work, sender) = (&new, &work, sender.clone());
             scope.spawn(move || {
                 let mut sink = new();
-                let outcome = work(shared, table, spare, &mut sink);
+                let outcome = work(&mut sink);
                 let _ = sender.send((outcome, sink));
             });
         }
@@ -142,9 +184,9 @@ pub fn scan<S: Sink>(
                     failure = earlier(failure, outcome.err());
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    let done = shared.done.load(Ordering::Relaxed);
-                    if !(run.progress)(done, total) {
-                        shared.stop.store(true, Ordering::Relaxed);
+                    let (done, total) = far();
+                    if !progress(done, total) {
+                        stop.store(true, Ordering::Relaxed);
                         failure = earlier(failure, Some((0, Error::Stopped)));
                     }
                 }

@@ -90,6 +90,22 @@ pub fn number_of(value: f64) -> Number {
     shortest(value)
 }
 
+/// The same for a single: the shortest decimal that names it, which is not that of its double.
+#[inline]
+#[must_use]
+pub fn number_of_single(value: f32) -> Number {
+    // Two decimals of six digits never share a single, so that one that names it is the shortest.
+    const THOUSANDTHS: f64 = 1e3;
+    let whole = (f64::from(value) * THOUSANDTHS).round_ties_even();
+    if whole.abs() < 1e6 && (whole / THOUSANDTHS) as f32 == value {
+        return Number::Scaled(whole as i64 * 1000);
+    }
+    if !value.is_finite() {
+        return Number::NotFinite;
+    }
+    parse_number(ryu::Buffer::new().format_finite(value).as_bytes())
+}
+
 #[cold]
 fn shortest(value: f64) -> Number {
     if !value.is_finite() {
@@ -248,6 +264,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_single_is_read_as_the_text_that_names_it(value in any::<f32>()) {
+            let wanted = if value.is_finite() { parse_number(format!("{value:e}").as_bytes()) } else { Number::NotFinite };
+            prop_assert_eq!(number_of_single(value), wanted);
+        }
+
+        #[test]
+        fn a_single_is_read_as_the_decimal_it_was(units in -2_000_000_i32..2_000_000) {
+            let text = format!("{}e-3", units);
+            let value: f32 = text.parse().unwrap_or(f32::NAN);
+            prop_assert_eq!(number_of_single(value), parse_number(text.as_bytes()));
+        }
+
         #[test]
         fn text_and_double_agree(value in any::<f64>()) {
             let number = number_of(value);

@@ -6,7 +6,7 @@ use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
 use crate::keys::{TextKeys, merged};
 use crate::read::delimited::Row;
-use crate::read::{Batch, Run, Sink, Table, scan};
+use crate::read::{Batch, Input, Run, Sink, scan};
 use arrow_array::{Array, LargeStringArray};
 
 /// For every visit its codes, ascending and unique.
@@ -27,7 +27,7 @@ pub struct CodeRecords {
 /// # Errors
 /// A file, a column or an id that is not as it should be.
 pub fn read_codes(
-    table: &Table,
+    table: impl Into<Input>,
     parts: usize,
     places: Places,
     index: &VisitIndex,
@@ -69,17 +69,17 @@ fn sort(pairs: &mut [u64]) {
 }
 
 /// One thread's (visit, code) pairs.
-struct Codes<'a> {
+pub(super) struct Codes<'a> {
     placer: Placer<'a>,
     parts: usize,
     keys: TextKeys,
     name: Vec<u8>,
     pairs: Vec<(u32, u32)>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
 }
 
 impl<'a> Codes<'a> {
-    fn new(parts: usize, placer: Placer<'a>) -> Self {
+    pub(super) fn new(parts: usize, placer: Placer<'a>) -> Self {
         Self {
             placer,
             parts,

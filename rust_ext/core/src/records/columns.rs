@@ -2,11 +2,11 @@
 
 use crate::error::Result;
 use crate::keys::{IntKeys, TextKeys};
-use crate::read::number::{Number, number_of, parse_number};
+use crate::read::number::{Number, number_of, number_of_single, parse_number};
 use crate::read::{Batch, is_text};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Float64Type;
-use arrow_array::{Array, Float64Array, Int64Array, LargeStringArray};
+use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::{Array, Float32Array, Float64Array, Int64Array, LargeStringArray};
 use arrow_schema::DataType;
 
 /// Between the parts of a name.
@@ -65,6 +65,7 @@ impl LabColumn {
 /// The value column of a batch.
 pub(super) enum Numbers {
     Floats(Float64Array),
+    Singles(Float32Array),
     Texts(LargeStringArray),
 }
 
@@ -77,6 +78,8 @@ pub(super) fn texts_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArr
 pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
     if is_text(batch.columns[place].data_type()) {
         texts_of(batch, place).map(Numbers::Texts)
+    } else if let Some(singles) = batch.columns[place].as_primitive_opt::<Float32Type>() {
+        Ok(Numbers::Singles(singles.clone()))
     } else {
         let floats = batch.cast(place, &DataType::Float64, "a number")?;
         Ok(Numbers::Floats(floats.as_primitive::<Float64Type>().clone()))
@@ -88,6 +91,7 @@ impl Numbers {
     pub fn get(&self, row: usize) -> Number {
         match self {
             Self::Floats(array) if array.is_valid(row) => number_of(array.value(row)),
+            Self::Singles(array) if array.is_valid(row) => number_of_single(array.value(row)),
             Self::Texts(array) if array.is_valid(row) => parse_number(array.value(row).as_bytes()),
             _ => Number::Empty,
         }

@@ -3,11 +3,13 @@
 mod codes;
 mod columns;
 mod exact;
+mod finding;
 mod packed;
 mod placing;
 mod values;
 
 pub use codes::{CodeRecords, read_codes};
+pub use finding::{find_code, find_value};
 pub use placing::{Clock, MOST_VISITS, Places, UNKNOWN, VisitIndex, Window};
 pub use values::{ValueRecords, read_values};
 
@@ -18,8 +20,10 @@ pub enum Outcome {
     Used,
     /// Its visit id is empty.
     NoVisitId,
-    /// Its visit is none of those asked for.
+    /// Its visit is none that is known.
     UnknownVisit,
+    /// Its visit is known, and none of those asked for.
+    LeftOut,
     /// It is placed by its time, which is empty or cannot be read.
     NoTime,
     /// At its time its subject was in no visit.
@@ -38,10 +42,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order in which a row is checked.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Used,
         Self::NoVisitId,
         Self::UnknownVisit,
+        Self::LeftOut,
         Self::NoTime,
         Self::OutsideVisits,
         Self::AfterWindow,
@@ -58,6 +63,7 @@ impl Outcome {
             Self::Used => "used",
             Self::NoVisitId => "no visit id",
             Self::UnknownVisit => "unknown visit",
+            Self::LeftOut => "visit left out by the task",
             Self::NoTime => "no event time",
             Self::OutsideVisits => "outside every visit",
             Self::AfterWindow => "after the window",
@@ -66,6 +72,25 @@ impl Outcome {
             Self::NotANumber => "value is not a number",
             Self::NotFinite => "value is not finite",
         }
+    }
+}
+
+impl Outcome {
+    /// What a row of this outcome lacks.
+    fn want(self) -> &'static str {
+        match self {
+            Self::UnknownVisit => "the id of a visit that is known",
+            Self::NotANumber => "a number",
+            Self::NotFinite => "a finite number",
+            Self::NoCode => "a code",
+            _ => "a row that can be used",
+        }
+    }
+
+    /// The outcome that these words say.
+    #[must_use]
+    pub fn of_words(words: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.words() == words)
     }
 }
 

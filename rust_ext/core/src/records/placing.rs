@@ -15,6 +15,9 @@ use hashbrown::HashMap;
 /// Most visits that one set of records can hold.
 pub const MOST_VISITS: usize = 1 << 28;
 
+/// The place of a visit that is known, and not asked for.
+const LEFT_OUT: u32 = u32::MAX;
+
 /// A moment that is not known; moments are microseconds since 1970, or since the visit's start.
 pub const UNKNOWN: i64 = i64::MIN;
 
@@ -22,6 +25,7 @@ pub const UNKNOWN: i64 = i64::MIN;
 #[derive(Debug)]
 pub struct VisitIndex {
     places: HashMap<i64, u32>,
+    len: usize,
     stays: HashMap<i64, Vec<Stay>>,
     window: Option<Window>,
 }
@@ -48,7 +52,16 @@ impl VisitIndex {
     pub fn new(ids: &[i64]) -> Option<Self> {
         let places: HashMap<i64, u32> = ids.iter().copied().zip(0..).collect();
         let whole = places.len() == ids.len() && ids.len() <= MOST_VISITS;
-        whole.then_some(Self { places, stays: HashMap::new(), window: None })
+        whole.then_some(Self { places, len: ids.len(), stays: HashMap::new(), window: None })
+    }
+
+    /// The same, that knows these visits, too, but only to say that they are left out.
+    #[must_use]
+    pub fn with_left_out(mut self, ids: &[i64]) -> Self {
+        for &id in ids {
+            self.places.entry(id).or_insert(LEFT_OUT);
+        }
+        self
     }
 
     /// The same, that also finds the visit of a subject at a moment between its start and its end.
@@ -86,9 +99,12 @@ impl VisitIndex {
 
     /// The place of visit `id`.
     #[inline]
-    #[must_use]
-    pub fn place(&self, id: i64) -> Option<u32> {
-        self.places.get(&id).copied()
+    fn place(&self, id: i64) -> Placed {
+        match self.places.get(&id) {
+            None => Err(Outcome::UnknownVisit),
+            Some(&LEFT_OUT) => Err(Outcome::LeftOut),
+            Some(&place) => Ok(place),
+        }
     }
 
     /// The visit of `subject` that encloses `moment`; of several, the one that began last.
@@ -101,13 +117,13 @@ impl VisitIndex {
     /// Number of visits.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.len
     }
 
     /// Whether there is no visit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.len == 0
     }
 }
 
@@ -138,7 +154,7 @@ pub(super) struct Placer<'a> {
     /// The column of visit ids, if nothing else matters.
     plain: Option<usize>,
     last_word: Option<Word>,
-    last_place: Option<u32>,
+    last_place: Placed,
 }
 
 /// Not a place: the row has no visit id.
@@ -153,7 +169,8 @@ impl<'a> Placer<'a> {
     pub fn new(index: &'a VisitIndex, places: Places) -> Self {
         let plain = index.window.is_none() && places.subject.is_none();
         let plain = places.visit.filter(|_| plain);
-        Self { index, places, plain, last_word: None, last_place: None }
+        let last_place = Err(Outcome::UnknownVisit);
+        Self { index, places, plain, last_word: None, last_place }
     }
 
     /// The place of a row whose visit is that of the row before, [`NO_ID`], or [`ASK`] for any other:
@@ -182,13 +199,12 @@ impl<'a> Placer<'a> {
             self.last_word = word;
         }
         match self.last_place {
-            None => Ok(Err(Outcome::UnknownVisit)),
-            Some(place) if self.index.window.is_none() => Ok(Ok(place)),
-            Some(place) => Ok(self.within(place, self.time_of(row))),
+            Ok(place) if self.index.window.is_some() => Ok(self.within(place, self.time_of(row))),
+            placed => Ok(placed),
         }
     }
 
-    fn look_up(&self, row: &Row<'_>, column: usize, word: Option<Word>) -> Result<Option<u32>> {
+    fn look_up(&self, row: &Row<'_>, column: usize, word: Option<Word>) -> Result<Placed> {
         let id = word.and_then(Word::digits).or_else(|| parse_id(row.field(column).trim_ascii()));
         let id = id.ok_or_else(|| row.wrong(column, "a whole number"))?;
         Ok(self.index.place(id))
@@ -247,7 +263,7 @@ impl<'a> Placer<'a> {
             subjects: ids(self.places.subject)?,
             times: times.map(|(column, clock)| clock.moments(batch, column)).transpose()?,
             last: None,
-            place: None,
+            place: Err(Outcome::UnknownVisit),
         })
     }
 
@@ -262,9 +278,8 @@ impl<'a> Placer<'a> {
             (columns.last, columns.place) = (Some(visit), self.index.place(visit));
         }
         match columns.place {
-            None => Err(Outcome::UnknownVisit),
-            Some(place) if self.index.window.is_none() => Ok(place),
-            Some(place) => self.within(place, columns.time(row)),
+            Ok(place) if self.index.window.is_some() => self.within(place, columns.time(row)),
+            placed => placed,
         }
     }
 }
@@ -275,7 +290,7 @@ pub(super) struct BatchPlaces {
     subjects: Option<Int64Array>,
     times: Option<Vec<i64>>,
     last: Option<i64>,
-    place: Option<u32>,
+    place: Placed,
 }
 
 impl BatchPlaces {

@@ -10,7 +10,7 @@ use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::number::{Number, parse_id, parse_number};
 use crate::read::word::Word;
-use crate::read::{Batch, Run, Sink, Table, scan};
+use crate::read::{Batch, Input, Run, Sink, scan};
 
 /// For every visit its labs, ascending, and each one's mean.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ pub struct ValueRecords {
 /// # Errors
 /// A file, a column or an id that is not as it should be.
 pub fn read_values(
-    table: &Table,
+    table: impl Into<Input>,
     parts: usize,
     places: Places,
     index: &VisitIndex,
@@ -73,12 +73,12 @@ pub fn read_values(
 const COMPACT_AT: usize = 24 << 20;
 
 /// One thread's records.
-struct Values<'a> {
+pub(super) struct Values<'a> {
     placer: Placer<'a>,
     labs: Labs,
     /// Columns that name the lab; the value is the next one.
     parts: usize,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// Sums and counts of the current visit by lab, and a bit for each lab that has any.
     visit: u32,
     sums: Vec<(i64, u32)>,
@@ -90,7 +90,12 @@ struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    fn new(parts: usize, placer: Placer<'a>, known: Option<&[i64]>, threads: usize) -> Self {
+    pub(super) fn new(
+        parts: usize,
+        placer: Placer<'a>,
+        known: Option<&[i64]>,
+        threads: usize,
+    ) -> Self {
         let labs = match known {
             Some(known) => Labs::Ints(IntKeys::of(known)),
             None => Labs::Texts(TextKeys::default()),
