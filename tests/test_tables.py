@@ -267,14 +267,14 @@ def test_ids_that_are_texts_need_one_table(own: Path) -> None:
 
 def test_sources_by_name() -> None:
     assert source_named("tables", spec="support2").name == "support2"
-    assert [source_named(name).name for name in ("mimic-iv", "eicu", "meds")] == [
+    assert [source_named(name).name for name in ("mimic-iv", "mimic-iii", "eicu", "meds")] == [
         "mimic-iv",
         "eicu",
         "meds",
     ]
     for name, options, message in (
         ("tables", {}, "wants a spec"),
-        ("omop", {}, "there are mimic-iv, eicu, meds, tables"),
+        ("omop", {}, "there are mimic-iv, mimic-iii, eicu, meds, tables"),
         ("eicu", {"spec": "x"}, "the source eicu does not take spec"),
     ):
         with pytest.raises(eq.UsageError, match=message):

@@ -6,16 +6,20 @@ from equipoise.records import (
     VisitRecords,
     read_eicu,
     read_meds,
+    read_mimic_iii,
     read_mimic_iv,
     read_source,
     read_tables,
 )
+from equipoise.sources.streams import EventColumns
+from equipoise.stream_reading import read_events
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 __all__ = [
     "Cohort",
     "DataError",
     "EquipoiseError",
+    "EventColumns",
     "LeakageError",
     "UsageError",
     "VisitRecords",
@@ -23,7 +27,9 @@ __all__ = [
     "VocabularySettings",
     "concat",
     "read_eicu",
+    "read_events",
     "read_meds",
+    "read_mimic_iii",
     "read_mimic_iv",
     "read_source",
     "read_tables",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,33 @@ from rich.table import Table
 
 from equipoise import store
 from equipoise.errors import DataError, EquipoiseError, UsageError
+from equipoise.options import (
+    METHODS,
+    AgeCuts,
+    By,
+    ByTime,
+    Codes,
+    FileFormat,
+    Folds,
+    Force,
+    Labels,
+    LabKey,
+    Labs,
+    Methods,
+    Out,
+    Races,
+    Root,
+    Seed,
+    SourceArgument,
+    Spec,
+    Strict,
+    Task,
+    Threads,
+    Until,
+    names_in,
+    reading_options,
+    source_options,
+)
 from equipoise.pipeline import Request, methods_named, run_all
 from equipoise.pipeline import report as render_report
 from equipoise.terminal import (
@@ -27,47 +53,6 @@ from equipoise.terminal import (
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-METHODS = "original,upsample,downsample,fairplay"
-
-
-class SourceName(StrEnum):
-    """The sources that can be read."""
-
-    mimic_iv = "mimic-iv"
-    eicu = "eicu"
-    meds = "meds"
-    tables = "tables"
-
-
-class FileFormat(StrEnum):
-    """How tables are written."""
-
-    csv_gz = "csv.gz"
-    csv = "csv"
-    parquet = "parquet"
-
-
-By = Annotated[str, typer.Option("--by", help="Group columns, separated by commas: race,sex")]
-Out = Annotated[Path, typer.Option("--out", help="The folder (or file) to write")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all cores")]
-Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
-Methods = Annotated[str, typer.Option("--methods", help="Methods to compare, with commas between")]
-Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
-Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
-SourceArgument = Annotated[SourceName, typer.Argument(help="What kind of tables they are")]
-Spec = Annotated[str | None, typer.Option("--spec", help="For tables: a TOML file, or support2")]
-Codes = Annotated[str | None, typer.Option("--codes", help="Kinds of codes, with commas between")]
-Task = Annotated[str | None, typer.Option("--task", help="What is to be predicted")]
-Labels = Annotated[Path | None, typer.Option("--labels", help="A table of labels instead")]
-Until = Annotated[str | None, typer.Option("--until", help="Cut events later than admission+24h")]
-ByTime = Annotated[
-    bool, typer.Option("--attach-by-time", help="Place labs without a visit id by their time")
-]
-AgeCuts = Annotated[str, typer.Option("--age-cuts", help="Last year of each age band but one")]
-Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,group")]
 
 
 @app.command()
@@ -90,7 +75,7 @@ def demo(
             progress=progress,
         )
     request = Request("mimic-iv", hospital, threads=threads)
-    plan = {"by": ["race"], "methods": _names(METHODS), "folds": 3, "seed": seed}
+    plan = {"by": ["race"], "methods": names_in(METHODS), "folds": 3, "seed": seed}
     _run(request, out / "run", 50, force, plan)
 
 
@@ -130,13 +115,17 @@ def extract(
     attach_by_time: ByTime = False,
     age_cuts: AgeCuts = "18,74",
     race_table: Races = None,
+    lab_key: LabKey = None,
+    strict: Strict = False,
     threads: Threads = None,
     force: Force = False,
 ) -> None:
     """Read a source's tables in one pass into visit records."""
     store.check_free(out, force)
-    reading = _reading(labels, until, attach_by_time, age_cuts, race_table)
-    request = Request(source.value, root, task, threads, _options(spec, codes), reading)
+    reading = reading_options(labels, until, attach_by_time, age_cuts, race_table, strict)
+    request = Request(
+        source.value, root, task, threads, source_options(spec, codes, lab_key), reading
+    )
     with progress_bars() as progress:
         records = request.records(progress)
     records.save(out, force=force, inputs=request.digests())
@@ -182,7 +171,7 @@ def train(
         chosen = chosen.of_split(split)
     cohort = chosen.encode(chosen.fit_vocabulary(VocabularySettings(labs=labs)))
     with progress_bars() as progress:
-        generator = train_generator(cohort, _names(by), seed=seed, progress=progress)
+        generator = train_generator(cohort, names_in(by), seed=seed, progress=progress)
     generator.save(out, force=force, seed=seed, inputs=_manifest_digest(records))
     inspect(out)
 
@@ -238,12 +227,12 @@ def evaluate(
     from equipoise.vocabulary import VocabularySettings
 
     store.check_free(out, force)
-    chosen = methods_named(_names(methods))
+    chosen = methods_named(names_in(methods))
     loaded = VisitRecords.load(records)
     with progress_bars() as progress:
         results = run_experiment(
             loaded,
-            _names(by),
+            names_in(by),
             chosen,
             folds=folds,
             seed=seed,
@@ -253,7 +242,7 @@ def evaluate(
         )
     config = {
         **loaded.config,
-        "by": _names(by),
+        "by": names_in(by),
         "methods": list(chosen),
         "folds": folds,
         "labs": labs,
@@ -288,6 +277,8 @@ def run(
     attach_by_time: ByTime = False,
     age_cuts: AgeCuts = "18,74",
     race_table: Races = None,
+    lab_key: LabKey = None,
+    strict: Strict = False,
     methods: Methods = METHODS,
     folds: Folds = 5,
     labs: Labs = 50,
@@ -296,9 +287,11 @@ def run(
     force: Force = False,
 ) -> None:
     """Extract, evaluate, train the final generator, balance, report."""
-    reading = _reading(labels, until, attach_by_time, age_cuts, race_table)
-    request = Request(source.value, root, task, threads, _options(spec, codes), reading)
-    plan = {"by": _names(by), "methods": _names(methods), "folds": folds, "seed": seed}
+    reading = reading_options(labels, until, attach_by_time, age_cuts, race_table, strict)
+    request = Request(
+        source.value, root, task, threads, source_options(spec, codes, lab_key), reading
+    )
+    plan = {"by": names_in(by), "methods": names_in(methods), "folds": folds, "seed": seed}
     _run(request, out, labs, force, plan)
 
 
@@ -323,41 +316,8 @@ def _run(request: Request, out: Path, labs: int, force: bool, plan: Mapping[str,
     _say(f"report: {out / 'report.html'}")
 
 
-def _options(spec: str | None, codes: str | None) -> dict[str, Any]:
-    """Those options of a source that were given."""
-    given = {"spec": spec, "codes": _names(codes) if codes else None}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _reading(
-    labels: Path | None,
-    until: str | None,
-    attach_by_time: bool,
-    age_cuts: str,
-    race_table: Path | None,
-) -> dict[str, Any]:
-    try:
-        cuts = tuple(int(cut) for cut in _names(age_cuts))
-    except ValueError:
-        raise UsageError(f"--age-cuts: want whole years such as 18,74, got {age_cuts}") from None
-    return {
-        "labels": labels,
-        "until": until,
-        "attach_by_time": attach_by_time,
-        "age_cuts": cuts,
-        "race_table": race_table,
-    }
-
-
 def _manifest_digest(folder: Path) -> dict[str, str]:
     return store.digest([folder / store.MANIFEST])
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise UsageError("want at least one name, separated by commas, got none")
-    return names
 
 
 def _show_summary(results: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from equipoise import schema
@@ -29,7 +30,7 @@ KNOWN: Final = "__known"
 def read_mixed(reading: Reading, events: MixedEvents, visits: pl.DataFrame) -> tuple[Values, Codes]:
     """The values and the codes of one table; each row is in the ledger of one of them."""
     files, visit = _placed(reading, events, visits)
-    rows = _rows(files, events, visit, visits)
+    rows = _rows(files, events, visit, (visits, reading.left_out))
     try:
         counts = rows.group_by("code", NUMBER, KNOWN, FATE).agg(pl.len().alias("rows"))
         counted = counts.collect(engine="streaming")
@@ -68,16 +69,22 @@ def _placed(reading: Reading, events: MixedEvents, visits: pl.DataFrame) -> tupl
 
 
 def _rows(
-    files: Sequence[Path], events: MixedEvents, visit: str, visits: pl.DataFrame
+    files: Sequence[Path],
+    events: MixedEvents,
+    visit: str,
+    known_visits: tuple[pl.DataFrame, npt.NDArray[np.int64] | None],
 ) -> pl.LazyFrame:
     """code, visit_id, whether there is a number, and whether the visit is known (or why not)."""
     rows = scan(files)
+    visits, left_out = known_visits
     # The core strips what it reads, too.
     code, id_ = pl.col(events.lab[0]).str.strip_chars(), pl.col(visit)
     fate = pl.col(FATE) if visit == VISIT else pl.lit(None, pl.String)
     known = (
         pl.when(id_.is_null())
         .then(pl.lit("no visit id"))
+        .when(id_.is_in(pl.Series([] if left_out is None else left_out, dtype=pl.Int64).implode()))
+        .then(pl.lit("visit left out by the task"))
         .when(~id_.is_in(visits[schema.VISIT_ID].implode()))
         .then(pl.lit("unknown visit"))
         .when(code.fill_null("") == "")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ SEPARATOR: Final = "\x1f"
 CODE_TABLE: Final = dict.fromkeys(("kind", "system", "code", "title"), pl.String)
 LAB_TABLE: Final = dict.fromkeys(("lab", "title"), pl.String)
 NO_VISIT: Final = "no visit id"
+#: Files, or the name of an Arrow stream and the stream.
+Events = list[Path] | tuple[str, Any]
 
 
 class Codes(NamedTuple):
@@ -57,6 +59,9 @@ class Reading:
     """One reading of a source (a `Reader`). `scratch` is a folder for what must be rewritten.
 
     by_time: values without a visit id go to the visit of their subject that encloses their time.
+    strict: whoever reads refuses bad data (see `strict`).
+    streams: tables that come as Arrow streams instead of files. left_out: ids of visits that the
+    task leaves out.
     """
 
     source: Source
@@ -68,6 +73,9 @@ class Reading:
     scratch: Path
     by_time: bool = False
     halt: Event = field(default_factory=Event)
+    strict: bool = False
+    streams: Mapping[str, Any] = field(default_factory=dict)
+    left_out: npt.NDArray[np.int64] | None = None
 
     def files(self, table: str) -> list[Path]:
         """The files of a table; raises `DataError` if there are none."""
@@ -85,21 +93,37 @@ class Reading:
         check_rows(files, len(frame))
         return frame
 
+    def events(self, table: str) -> Events:
+        """What the core takes for a table: its files, or its name and stream."""
+        return (table, self.streams[table]) if table in self.streams else self.files(table)
+
+    def how(
+        self, events: CodeEvents | ValueEvents, visits: pl.DataFrame
+    ) -> tuple[list[str], Placing | None]:
+        """The columns of a table, in the core's order, and how its events find their visits."""
+        if isinstance(events, CodeEvents):
+            named = [events.code, *([events.system] if events.system else [])]
+            return [events.visit, *named], placing_of(visits, self.window, events.when)
+        subject = events.subject if self.by_time else None
+        placing = placing_of(visits, self.window, events.when, subject)
+        return [events.visit, *events.lab, events.value], placing
+
     def codes(self, events: CodeEvents, visits: pl.DataFrame) -> Codes:
         """A table of codes."""
-        named = [events.code, *([events.system] if events.system else [])]
-        files = self.files(events.table)
+        columns, placing = self.how(events, visits)
+        where = self.events(events.table)
         offsets, codes, (names, counts) = _core.read_codes(
-            files,
-            [events.visit, *named],
+            where,
+            columns,
             visits[schema.VISIT_ID].to_numpy(),
-            placing=placing_of(visits, self.window, events.when),
+            left_out=self.left_out,
+            placing=placing,
             threads=self.threads,
             progress=self.tell(events.table),
         )
-        check_rows(files, sum(rows for _, rows in counts))
+        check_rows(where, sum(rows for _, rows in counts))
         ledger = ledger_of(events.table, counts, {})
-        parts = _parts(names, ["code", "system"][: len(named)])
+        parts = _parts(names, ["code", "system"][: len(columns) - 1])
         if events.split is not None:
             rows = events.split(parts.with_row_index("raw"))
             rows = rows.with_columns(kind=pl.lit(events.kind), title=pl.col("code"))
@@ -107,25 +131,23 @@ class Reading:
         if events.system:
             system = pl.col("system").replace(dict(events.systems))
         else:
-            system = pl.lit(events.kind)
+            system = pl.lit(events.only_system or events.kind)
         titles = self.titles(events.dictionary, parts)
         table = parts.select(pl.lit(events.kind).alias("kind"), system.alias("system"), "code")
         return Codes(offsets, codes, table.with_columns(titles), ledger)
 
     def values(self, events: ValueEvents, visits: pl.DataFrame) -> Values:
         """A table of values."""
-        files = self.files(events.table)
+        where = self.events(events.table)
         known = None
         if events.integer_labs and events.dictionary:
             dictionary = self(events.dictionary.table, {events.dictionary.key[0]: "integer"})
             known = dictionary.to_series().drop_nulls().unique().sort().to_numpy()
         ids = visits[schema.VISIT_ID].to_numpy()
-        columns = [events.visit, *events.lab, events.value]
-        subject = events.subject if self.by_time else None
-        placing = placing_of(visits, self.window, events.when, subject)
-        read = self.means(events.table, files, columns, ids, known, placing)
+        columns, placing = self.how(events, visits)
+        read = self.means(events.table, where, columns, ids, known, placing)
         offsets, labs, values, names, counts = read
-        check_rows(files, sum(rows for _, rows in counts))
+        check_rows(where, sum(rows for _, rows in counts))
         parts = _parts(names, events.lab)
         table = parts.select(lab_name(events.lab), self.titles(events.dictionary, parts))
         return Values(offsets, labs, values, table, ledger_of(events.table, counts, {}))
@@ -133,7 +155,7 @@ class Reading:
     def means(
         self,
         table: str,
-        files: Sequence[Path],
+        events: Events,
         columns: Sequence[str],
         visits: npt.NDArray[np.int64],
         known: npt.NDArray[np.int64] | None = None,
@@ -141,10 +163,11 @@ class Reading:
     ) -> tuple[Offsets, Columns, npt.NDArray[np.float64], list[str], list[tuple[str, int]]]:
         """Exact means by visit and lab: offsets, labs, values, names, counts of rows."""
         offsets, labs, values, (names, counts) = _core.read_values(
-            files,
+            events,
             columns,
             visits,
             known=known,
+            left_out=self.left_out,
             placing=placing,
             threads=self.threads,
             progress=self.tell(table),
@@ -152,7 +175,10 @@ class Reading:
         return offsets, labs, values, names, counts
 
     def titles(self, dictionary: Dictionary | None, parts: pl.DataFrame) -> pl.Series:
-        """A title for each row of `parts`: the dictionary's, else the name itself."""
+        """A title for each row of `parts`: the dictionary's, else the name itself.
+
+        Parts that the dictionary does not know (a lab's unit) stand behind its title.
+        """
         name = parts.select(lab_name(parts.columns)).to_series()
         if dictionary is None:
             return name.alias("title")
@@ -160,9 +186,12 @@ class Reading:
         entries = self(dictionary.table, columns).unique(dictionary.key, keep="first")
         title = pl.concat_str(list(dictionary.title), separator=", ", ignore_nulls=True)
         entries = entries.select(*dictionary.key, title.alias("title"))
-        keys = parts.rename(dict(zip(parts.columns, dictionary.key, strict=True)))
+        keys = parts.rename(dict(zip(parts.columns, dictionary.key, strict=False)))
         joined = keys.join(entries, on=list(dictionary.key), how="left", maintain_order="left")
-        return joined["title"].replace("", None).fill_null(name)
+        more = parts.columns[len(dictionary.key) :]
+        known = pl.col("title").replace("", None)
+        titles = joined.select(pl.when(known.is_not_null()).then(lab_name(["title", *more])))
+        return titles.to_series().fill_null(name).alias("title")
 
     def tell(self, stage: str) -> Callable[[int, int], None]:
         """Progress of one stage; raises `HaltedError` once the reading is halted."""
@@ -179,7 +208,7 @@ class HaltedError(Exception):
     """The reading was given up for another error."""
 
 
-def read_events(reading: Reading, visits: pl.DataFrame) -> tuple[list[Codes], list[Values]]:
+def read_side_by_side(reading: Reading, visits: pl.DataFrame) -> tuple[list[Codes], list[Values]]:
     """All tables of codes and of values, side by side: a lone gzip file leaves a core half idle.
 
     Of several errors that of the codes is raised, as if they were read first.
@@ -328,8 +357,11 @@ def ledger_of(
     return pl.DataFrame(rows, schema=dict(schema.LEDGER), orient="row")
 
 
-def check_rows(files: Sequence[Path], rows: int) -> None:
+def check_rows(events: Events, rows: int) -> None:
     """Raise `DataError` for a table without rows."""
-    if rows == 0:
-        names = ", ".join(file.name for file in files)
-        raise DataError(table=names, want="at least one row", got="a header and nothing below it")
+    if rows:
+        return
+    if isinstance(events, tuple):
+        raise DataError(table=events[0], want="at least one row", got="an empty stream")
+    names = ", ".join(file.name for file in events)
+    raise DataError(table=names, want="at least one row", got="a header and nothing below it")

@@ -31,12 +31,13 @@ from equipoise.reading import (
     join_codes,
     join_values,
     ledger_of,
-    read_events,
+    read_side_by_side,
     values_of_rows,
 )
 from equipoise.sources.declaration import Source, Stays
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
+from equipoise.strict import refuse
 from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_named, window_of
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
@@ -193,15 +194,34 @@ def read_mimic_iv(
     task: str = "in_hospital_mortality",
     *,
     codes: Sequence[str] = ("diagnosis",),
+    lab_key: Sequence[str] = ("item",),
     **options: Any,
 ) -> VisitRecords:
     """Read MIMIC-IV's `hosp` tables below `root`. `codes`: diagnosis, procedure, medication.
 
+    lab_key: `("item",)`, or `("item", "unit")`: the same item in two units is two labs then.
     `options` are those of `read_source`.
     """
     from equipoise.sources.mimic_iv import mimic_iv_source
 
-    return read_source(mimic_iv_source(codes), root, task, **options)
+    return read_source(mimic_iv_source(codes, lab_key), root, task, **options)
+
+
+def read_mimic_iii(
+    root: Path | str,
+    task: str = "in_hospital_mortality",
+    *,
+    codes: Sequence[str] = ("diagnosis",),
+    lab_key: Sequence[str] = ("item",),
+    **options: Any,
+) -> VisitRecords:
+    """Read MIMIC-III's tables in `root`. `codes` and `lab_key`: see `read_mimic_iv`.
+
+    `options` are those of `read_source`.
+    """
+    from equipoise.sources.mimic_iii import mimic_iii_source
+
+    return read_source(mimic_iii_source(codes, lab_key), root, task, **options)
 
 
 def read_eicu(
@@ -257,6 +277,7 @@ def read_source(
     age_cuts: tuple[int, ...] = AGE_CUTS,
     race_table: Path | str | None = None,
     threads: int | None = None,
+    strict: bool = False,
     progress: schema.Progress = schema.no_progress,
 ) -> VisitRecords:
     """One pass over a source's tables.
@@ -268,6 +289,7 @@ def read_source(
     attach_by_time: values without a visit id go to the visit of their subject that encloses their
     time (by default they are dropped and counted).
     age_cuts, race_table: see `tasks.GroupSettings`.
+    strict: raise `DataError` for rows and oddities that speak of bad data (see `strict`).
 
     Raises `DataError` for files, columns or cells that are not as they should be, `UsageError` for
     an unknown task or one that the source cannot label, and for a window that makes no sense.
@@ -288,22 +310,31 @@ def read_source(
             window=window,
             scratch=Path(scratch),
             by_time=attach_by_time,
+            strict=strict,
         )
-        records = _read(reading, chosen, Path(labels) if labels else None)
-    config: dict[str, Any] = {"source": source.name, "task": chosen.name}
-    config["tables"] = source.ledgers
-    config |= {"until": until} if until else {}
-    config |= {"attach_by_time": True} if attach_by_time else {}
-    return replace(records, config=config)
+        records = read_records(reading, chosen, Path(labels) if labels else None)
+    asked = {"until": until, "attach_by_time": attach_by_time, "strict": strict}
+    return replace(records, config=config_of(source, chosen, asked))
 
 
-def _read(reading: Reading, task: Task, labels: Path | None) -> VisitRecords:
+def config_of(source: Source, task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a reading: of the options only those that were `asked` for."""
+    config = {"source": source.name, "task": task.name, "tables": source.ledgers}
+    return config | {name: value for name, value in asked.items() if value}
+
+
+def read_records(reading: Reading, task: Task, labels: Path | None = None) -> VisitRecords:
+    """The one pass of `reading`, labelled by `task`; raises what `read_source` does."""
     source = reading.source
     stays = source.read_stays(reading)
     visits, more = (stays.visits, {}) if labels is None else join_labels(labels, stays.visits)
-    visits, fates = label_visits(task, visits, source.name)
+    if reading.strict:
+        refuse(reading, visits, stays.ledger, {**stays.oddities, **more})
+    labelled, fates = label_visits(task, visits, source.name)
+    left_out = visits.join(labelled, on=schema.VISIT_ID, how="anti")[schema.VISIT_ID]
+    visits, reading = labelled, replace(reading, left_out=left_out.to_numpy())
     subjects, visit_offsets = _subjects(stays, visits)
-    codes, values = read_events(reading, visits)
+    codes, values = read_side_by_side(reading, visits)
     if stays.codes is not None:
         codes.append(codes_of_rows(stays.codes, visits))
     if stays.values is not None:
@@ -313,9 +344,11 @@ def _read(reading: Reading, task: Task, labels: Path | None) -> VisitRecords:
         values.append(labs)
         codes.append(rest)
     coded, measured = join_codes(codes, len(visits)), join_values(values, len(visits))
-    ledger = pl.concat(
-        [stays.ledger, ledger_of("visits", [*fates.items()], {}), coded.ledger, measured.ledger]
-    )
+    if reading.strict:
+        refuse(reading, visits, pl.concat([coded.ledger, measured.ledger]))
+    of_stays = stays.ledger.select(list(schema.LEDGER))
+    of_visits = ledger_of("visits", [*fates.items()], {})
+    ledger = pl.concat([of_stays, of_visits, coded.ledger, measured.ledger])
     return VisitRecords(
         subjects=subjects,
         visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end"),

@@ -12,16 +12,18 @@ from equipoise.sources.declaration import Source
 def source_named(name: str, **options: Any) -> Source:
     """The source of this name; raises `UsageError` that lists the names.
 
-    options: `codes` (kinds) for mimic-iv and eicu, `settings` (`MedsSettings`) for meds, `spec` (a
-    path, or the name of a shipped one) for tables.
+    options: `codes` (kinds) for mimic-iv, mimic-iii and eicu, `lab_key` for both MIMICs, `settings`
+    (`MedsSettings`) for meds, `spec` (a path, or the name of a shipped one) for tables.
     """
     from equipoise.sources.eicu import eicu_source
     from equipoise.sources.meds import meds_source
+    from equipoise.sources.mimic_iii import mimic_iii_source
     from equipoise.sources.mimic_iv import mimic_iv_source
     from equipoise.sources.tables import tables_source
 
     makers: dict[str, Callable[..., Source]] = {
         "mimic-iv": mimic_iv_source,
+        "mimic-iii": mimic_iii_source,
         "eicu": eicu_source,
         "meds": meds_source,
         "tables": tables_source,

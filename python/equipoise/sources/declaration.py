@@ -53,7 +53,7 @@ class CodeEvents:
     """A table of coded events.
 
     `system` is the column that says which code system a code belongs to, and `systems` the name of
-    each of its values; without them all codes belong to the system called as the kind.
+    each of its values; without them all codes belong to `only_system`, or one called as the kind.
     `split` takes the codes as they stand (raw: their number, code: text) to rows of (raw, system,
     code), for tables that write several codes into one cell.
     """
@@ -64,6 +64,7 @@ class CodeEvents:
     code: str
     system: str | None = None
     systems: Mapping[str, str] = field(default_factory=dict)
+    only_system: str | None = None
     split: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     dictionary: Dictionary | None = None
     when: When | None = None
@@ -115,7 +116,8 @@ class Stays:
     and whatever tasks need; in the order of subjects, then of time.
     subjects: subject_id, one String column per group, and `schema.SPLIT` (String) and
     `schema.PERSON_ID` (Int64) where the source has them.
-    ledger: `schema.LEDGER` for the tables read; oddities: what was noticed, and how often.
+    ledger: `schema.LEDGER` for the tables read, and where known the first `row` of each outcome;
+    oddities: what was noticed, and how often.
     codes: visit_id, kind, system, code. values: visit_id, lab, value (finite). Both for what stands
     in the visits' own table.
     """
@@ -167,6 +169,10 @@ class Source:
 
 
 def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
-    """The ledger of `table` from its rows' column `outcome`."""
-    counts = judged.group_by("outcome").agg(pl.len().cast(pl.Int64).alias("rows")).sort("outcome")
-    return counts.select(pl.lit(table).alias("table"), "outcome", "rows")
+    """The ledger of `table` from its rows' column `outcome`, and the first row of each outcome.
+
+    Rows have to stand as in the table, and are counted as an editor does: the first one is 2.
+    """
+    counts = judged.with_row_index("row", offset=2).group_by("outcome")
+    made = counts.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("row").min().cast(pl.Int64))
+    return made.sort("outcome").select(pl.lit(table).alias("table"), "outcome", "rows", "row")

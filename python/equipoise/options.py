@@ -1,0 +1,98 @@
+"""What may be asked for on the command line: the options that several verbs share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from equipoise.errors import UsageError
+
+METHODS = "original,upsample,downsample,fairplay"
+
+
+class SourceName(StrEnum):
+    """The sources that can be read."""
+
+    mimic_iv = "mimic-iv"
+    mimic_iii = "mimic-iii"
+    eicu = "eicu"
+    meds = "meds"
+    tables = "tables"
+
+
+class FileFormat(StrEnum):
+    """How tables are written."""
+
+    csv_gz = "csv.gz"
+    csv = "csv"
+    parquet = "parquet"
+
+
+By = Annotated[str, typer.Option("--by", help="Group columns, separated by commas: race,sex")]
+Out = Annotated[Path, typer.Option("--out", help="The folder (or file) to write")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all cores")]
+Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
+Methods = Annotated[str, typer.Option("--methods", help="Methods to compare, with commas between")]
+Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
+Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
+SourceArgument = Annotated[SourceName, typer.Argument(help="What kind of tables they are")]
+Spec = Annotated[str | None, typer.Option("--spec", help="For tables: a TOML file, or support2")]
+Codes = Annotated[str | None, typer.Option("--codes", help="Kinds of codes, with commas between")]
+Task = Annotated[str | None, typer.Option("--task", help="What is to be predicted")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="A table of labels instead")]
+Until = Annotated[str | None, typer.Option("--until", help="Cut events later than admission+24h")]
+ByTime = Annotated[
+    bool, typer.Option("--attach-by-time", help="Place labs without a visit id by their time")
+]
+AgeCuts = Annotated[str, typer.Option("--age-cuts", help="Last year of each age band but one")]
+LabKey = Annotated[
+    str | None, typer.Option("--lab-key", help="For MIMIC: item,unit makes a lab of each unit")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse bad data instead of counting them")]
+Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,group")]
+
+
+def names_in(text: str) -> list[str]:
+    """Names with commas between; raises `UsageError` if there is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("want at least one name, separated by commas, got none")
+    return names
+
+
+def source_options(spec: str | None, codes: str | None, lab_key: str | None) -> dict[str, Any]:
+    """Those options of a source that were given."""
+    given = {
+        "spec": spec,
+        "codes": names_in(codes) if codes else None,
+        "lab_key": names_in(lab_key) if lab_key else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def reading_options(
+    labels: Path | None,
+    until: str | None,
+    attach_by_time: bool,
+    age_cuts: str,
+    race_table: Path | None,
+    strict: bool,
+) -> dict[str, Any]:
+    """The options of `read_source`; raises `UsageError`."""
+    try:
+        cuts = tuple(int(cut) for cut in names_in(age_cuts))
+    except ValueError:
+        raise UsageError(f"--age-cuts: want whole years such as 18,74, got {age_cuts}") from None
+    return {
+        "labels": labels,
+        "until": until,
+        "attach_by_time": attach_by_time,
+        "age_cuts": cuts,
+        "race_table": race_table,
+        "strict": strict,
+    }

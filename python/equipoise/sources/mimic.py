@@ -1,0 +1,161 @@
+"""What MIMIC-III and MIMIC-IV have in common: patients, admissions, and what is odd in them.
+
+`hadm_id` is empty in many lab events (MIMIC-IV: 43 %); ICD codes have no decimal point; some
+subjects have two values of race; some admissions end before they begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import polars as pl
+
+from equipoise import schema
+from equipoise.errors import UsageError
+from equipoise.sources.declaration import (
+    CodeEvents,
+    ColumnKind,
+    Dictionary,
+    Reader,
+    Stays,
+    ValueEvents,
+    When,
+    count_outcomes,
+)
+from equipoise.tasks import OTHER_RACE, GroupSettings
+
+ADMISSIONS: Final[Mapping[str, ColumnKind]] = {
+    "subject_id": "id",
+    "hadm_id": "id",
+    "admittime": "time",
+    "dischtime": "time",
+    "insurance": "text",
+    "hospital_expire_flag": "integer",
+}
+TIMES: Final = {"admittime": "start", "dischtime": "end"}
+LABS: Final = ValueEvents(
+    table="labevents",
+    visit="hadm_id",
+    lab=("itemid",),
+    value="valuenum",
+    integer_labs=True,
+    subject="subject_id",
+    when=When("charttime"),
+    dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
+)
+ITEM: Final = ("item",)
+ITEM_UNIT: Final = ("item", "unit")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a version of MIMIC writes its patients and admissions.
+
+    patients: the columns of the table of patients. race: the column of admissions that holds it.
+    age: whole years at an admission, from a row of a visit and its patient. oddities: counts over
+    subjects' first visits, by name.
+    """
+
+    patients: Mapping[str, ColumnKind]
+    race: str
+    age: pl.Expr
+    oddities: Mapping[str, pl.Expr]
+
+
+def labs_by(lab_key: Sequence[str]) -> ValueEvents:
+    """The lab events, an item alone or with its unit being a lab; raises `UsageError`."""
+    if tuple(lab_key) == ITEM:
+        return LABS
+    if tuple(lab_key) == ITEM_UNIT:
+        return replace(LABS, lab=("itemid", "valueuom"), integer_labs=False)
+    raise UsageError(f"lab key: want item or item,unit, got {','.join(lab_key)}")
+
+
+def codes_named(
+    source: str, kinds: Sequence[str], there: Mapping[str, CodeEvents]
+) -> tuple[CodeEvents, ...]:
+    """The codes of these kinds; raises `UsageError` for one that the source does not have."""
+    for kind in kinds:
+        if kind not in there:
+            raise UsageError(f"{source} has no codes of kind {kind!r}; want {', '.join(there)}")
+    return tuple(there[kind] for kind in kinds)
+
+
+def read_stays(layout: Layout, read: Reader) -> Stays:
+    """Patients and admissions: one visit per admission, groups by the first admission."""
+    patients = read("patients", layout.patients)
+    admissions = read("admissions", {**ADMISSIONS, layout.race: "text"})
+    admissions = admissions.rename({"hadm_id": schema.VISIT_ID, layout.race: "race", **TIMES})
+    admissions = admissions.with_columns(_fate_of_admission(patients).alias("outcome"))
+    visits = (
+        admissions.filter(pl.col("outcome") == schema.USED)
+        .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
+        .join(patients.unique(schema.SUBJECT_ID, keep="first"), on=schema.SUBJECT_ID, how="left")
+        .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
+    )
+    subjects, oddities = _groups(layout, visits, read.groups)
+    patients = patients.with_columns(_fate_of_patient(visits).alias("outcome"))
+    return Stays(
+        visits=visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod"),
+        subjects=subjects,
+        ledger=pl.concat(
+            [count_outcomes("patients", patients), count_outcomes("admissions", admissions)]
+        ),
+        oddities=oddities,
+    )
+
+
+def _fate_of_admission(patients: pl.DataFrame) -> pl.Expr:
+    return (
+        pl.when(pl.col("start").is_null())
+        .then(pl.lit("no admission time"))
+        .when(pl.col("end") < pl.col("start"))
+        .then(pl.lit("discharge before admission"))
+        .when(~pl.col(schema.SUBJECT_ID).is_in(patients[schema.SUBJECT_ID].implode()))
+        .then(pl.lit("unknown subject"))
+        .when(pl.col(schema.VISIT_ID).cum_count().over(schema.VISIT_ID) > 1)
+        .then(pl.lit("visit id twice"))
+        .otherwise(pl.lit(schema.USED))
+    )
+
+
+def _fate_of_patient(visits: pl.DataFrame) -> pl.Expr:
+    admitted = pl.col(schema.SUBJECT_ID).is_in(visits[schema.SUBJECT_ID].unique().implode())
+    return (
+        pl.when(pl.col(schema.SUBJECT_ID).cum_count().over(schema.SUBJECT_ID) > 1)
+        .then(pl.lit("subject id twice"))
+        .when(admitted)
+        .then(pl.lit(schema.USED))
+        .otherwise(pl.lit("no admission used"))
+    )
+
+
+def _groups(
+    layout: Layout, visits: pl.DataFrame, groups: GroupSettings
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Each subject's groups at the first admission, and how many have another value later."""
+    first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
+    race, unknown = groups.race_group(first["race"])
+    subjects = first.select(
+        schema.SUBJECT_ID,
+        sex=pl.col("gender").fill_null("Unknown"),
+        race=race,
+        age_band=groups.age_band(layout.age),
+        insurance=pl.col("insurance").fill_null("Unknown"),
+    )
+    distinct = visits.group_by(schema.SUBJECT_ID).agg(
+        pl.col("race").drop_nulls().n_unique(), pl.col("insurance").drop_nulls().n_unique()
+    )
+    oddities = {
+        "subjects with two values of race (the first admission's is used)": int(
+            (distinct["race"] > 1).sum()
+        ),
+        "subjects with two values of insurance (the first admission's is used)": int(
+            (distinct["insurance"] > 1).sum()
+        ),
+        f"subjects whose race is not in the table of races ({OTHER_RACE})": unknown,
+    }
+    more = {name: int(first.select(odd.sum()).item()) for name, odd in layout.oddities.items()}
+    return subjects, oddities | more

@@ -1,0 +1,217 @@
+"""Tables that Python already holds: frames of visits and subjects, Arrow streams of events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+import polars as pl
+
+from equipoise import schema
+from equipoise.errors import DataError, UsageError
+from equipoise.sources.declaration import (
+    CodeEvents,
+    Reader,
+    Source,
+    Stays,
+    ValueEvents,
+    When,
+    count_outcomes,
+)
+from equipoise.tasks import Task
+
+CODES: Final = "codes"
+VALUES: Final = "values"
+#: The label that the frame of visits brings.
+GIVEN: Final = "given label"
+TASK: Final = Task("given", "the given label", (GIVEN,), lambda visits: visits[GIVEN])
+
+
+class ArrowStream(Protocol):
+    """Whatever has the Arrow PyCapsule interface: polars, pyarrow, DuckDB, pandas 2.2 and later."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """What the columns are called; `unit`, `system` and `time` are None where there is none.
+
+    Of visits: subject, visit, label (Boolean or 0 and 1; null is unknown), start and end where
+    they are known. Of subjects: subject; every other column is a group, but for `split` and
+    `person_id`. Of codes: visit, code, system (such as ICD10), time. Of values: visit, lab, unit
+    (the same lab in two units is two labs), value, time. kind: what the codes are.
+    """
+
+    subject: str = schema.SUBJECT_ID
+    visit: str = schema.VISIT_ID
+    label: str = schema.LABEL
+    start: str = "start"
+    end: str = "end"
+    code: str = "code"
+    lab: str = "code"
+    value: str = "numeric_value"
+    unit: str | None = None
+    system: str | None = None
+    time: str | None = None
+    kind: str = "diagnosis"
+
+
+def check_stream(name: str, stream: object) -> None:
+    """Raise `UsageError` unless `stream` has the Arrow PyCapsule interface."""
+    if not hasattr(stream, "__arrow_c_stream__"):
+        raise UsageError(
+            f"{name}: want an Arrow stream (a polars or pyarrow table, a reader of record batches, "
+            f"a DuckDB relation ...), got {type(stream).__name__}"
+        )
+
+
+def streams_source(
+    visits: ArrowStream,
+    subjects: ArrowStream | None,
+    columns: EventColumns,
+    streams: tuple[str, ...],
+) -> Source:
+    """The source of these frames, and of `streams`: some of `CODES` and `VALUES`."""
+    when = When(columns.time) if columns.time else None
+    lab = (columns.lab, *([columns.unit] if columns.unit else []))
+    code = CodeEvents(
+        CODES, columns.kind, columns.visit, columns.code, system=columns.system, when=when
+    )
+    value = ValueEvents(VALUES, columns.visit, lab, columns.value, when=when)
+    return Source(
+        name="streams",
+        folders=(),
+        stay_tables=("visits", "subjects"),
+        read_stays=partial(_read_stays, visits, subjects, columns),
+        codes=(code,) if CODES in streams else (),
+        values=(value,) if VALUES in streams else (),
+        tasks={TASK.name: TASK},
+    )
+
+
+def _read_stays(
+    visits: ArrowStream, subjects: ArrowStream | None, columns: EventColumns, _: Reader
+) -> Stays:
+    rows = _visits(visits, columns)
+    people = None if subjects is None else _subjects(subjects, columns.subject)
+    rows = rows.with_columns(_fate_of_visit(rows, people).alias("outcome"))
+    # Without dates, visits come in the order of the frame.
+    used = rows.filter(pl.col("outcome") == schema.USED)
+    used = used.sort(schema.SUBJECT_ID, "start", maintain_order=True)
+    ledgers = [count_outcomes("visits", rows)]
+    if people is None:
+        people = used.select(schema.SUBJECT_ID).unique(maintain_order=True)
+    else:
+        people = people.with_columns(_fate_of_subject(used).alias("outcome"))
+        ledgers.append(count_outcomes("subjects", people))
+        people = people.filter(pl.col("outcome") == schema.USED).drop("outcome")
+    names = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", GIVEN]
+    return Stays(used.select(names), people, pl.concat(ledgers), {})
+
+
+def _fate_of_visit(rows: pl.DataFrame, people: pl.DataFrame | None) -> pl.Expr:
+    subject, visit = pl.col(schema.SUBJECT_ID), pl.col(schema.VISIT_ID)
+    known = pl.lit(value=True) if people is None else subject.is_in(people.to_series(0).implode())
+    dated = pl.col("start").is_not_null() | rows["start"].is_null().all()
+    return (
+        pl.when(subject.is_null())
+        .then(pl.lit("no subject"))
+        .when(visit.is_null())
+        .then(pl.lit("no visit id"))
+        .when(~dated)
+        .then(pl.lit("no start"))
+        .when(pl.col("end") < pl.col("start"))
+        .then(pl.lit("end before start"))
+        .when(~known)
+        .then(pl.lit("unknown subject"))
+        .when(visit.cum_count().over(schema.VISIT_ID) > 1)
+        .then(pl.lit("visit id twice"))
+        .otherwise(pl.lit(schema.USED))
+    )
+
+
+def _fate_of_subject(visits: pl.DataFrame) -> pl.Expr:
+    subject = pl.col(schema.SUBJECT_ID)
+    return (
+        pl.when(subject.is_null())
+        .then(pl.lit("no subject"))
+        .when(subject.cum_count().over(schema.SUBJECT_ID) > 1)
+        .then(pl.lit("subject id twice"))
+        .when(subject.is_in(visits[schema.SUBJECT_ID].unique().implode()))
+        .then(pl.lit(schema.USED))
+        .otherwise(pl.lit("no visit used"))
+    )
+
+
+def _visits(stream: ArrowStream, columns: EventColumns) -> pl.DataFrame:
+    frame = _frame("visits", stream, (columns.subject, columns.visit, columns.label))
+    found = [
+        _cast("visits", frame, columns.subject, pl.Int64, "whole numbers", schema.SUBJECT_ID),
+        _cast("visits", frame, columns.visit, pl.Int64, "whole numbers", schema.VISIT_ID),
+        _labels(frame, columns.label),
+    ]
+    for name, given in (("start", columns.start), ("end", columns.end)):
+        if given in frame.columns:
+            found.append(_cast("visits", frame, given, pl.Datetime("us"), "times", name))
+        else:
+            found.append(
+                pl.repeat(None, len(frame), dtype=pl.Datetime("us"), eager=True).alias(name)
+            )
+    return pl.DataFrame(found)
+
+
+def _labels(frame: pl.DataFrame, name: str) -> pl.Series:
+    labels = frame[name]
+    wrong = labels.is_in([0, 1]).not_() if labels.dtype.is_numeric() else None
+    if labels.dtype not in (pl.Boolean, pl.Null) and (wrong is None or wrong.any()):
+        got = labels.dtype if wrong is None else labels.filter(wrong)[0]
+        raise DataError(table="visits", column=name, want="true, false, 0, 1 or null", got=str(got))
+    return labels.cast(pl.Boolean).alias(GIVEN)
+
+
+def _subjects(stream: ArrowStream, subject: str) -> pl.DataFrame:
+    """subject_id, each group as text (null is Unknown), and split and person_id as they are."""
+    frame = _frame("subjects", stream, (subject,))
+    ids = _cast("subjects", frame, subject, pl.Int64, "whole numbers", schema.SUBJECT_ID)
+    taken = (schema.LABEL, schema.SYNTHETIC)
+    groups = [name for name in frame.columns if name != subject]
+    for name in groups:
+        if name in taken:
+            raise DataError(table="subjects", column=name, want="another name for a group")
+    made = [ids]
+    for name in groups:
+        if name == schema.PERSON_ID:
+            made.append(_cast("subjects", frame, name, pl.Int64, "whole numbers", name))
+        else:
+            words = _cast("subjects", frame, name, pl.String, "text", name)
+            made.append(words if name == schema.SPLIT else words.fill_null("Unknown"))
+    return pl.DataFrame(made)
+
+
+def _frame(table: str, stream: ArrowStream, wanted: tuple[str, ...]) -> pl.DataFrame:
+    check_stream(table, stream)
+    frame = pl.DataFrame(stream)
+    for name in wanted:
+        if name not in frame.columns:
+            got = ", ".join(frame.columns)
+            raise DataError(table=table, column=name, want="this column", got=got)
+    if frame.is_empty():
+        raise DataError(table=table, want="at least one row", got="none")
+    return frame
+
+
+def _cast(table: str, frame: pl.DataFrame, name: str, to: Any, want: str, alias: str) -> pl.Series:
+    """A column as another type; raises `DataError` for the first value that does not fit."""
+    column = frame[name]
+    if column.dtype.is_float() and to == pl.Int64:
+        column = column.fill_nan(None)
+    made = column.cast(to, strict=False)
+    if column.dtype.is_float() and to == pl.Int64:
+        made = pl.select(pl.when(made.cast(pl.Float64) == column).then(made)).to_series()
+    lost = (made.is_null() & column.is_not_null()).arg_true()
+    if len(lost):
+        row = int(lost[0])
+        raise DataError(table=table, column=name, row=row + 2, want=want, got=str(column[row]))
+    return made.alias(alias)

@@ -1,0 +1,136 @@
+"""What `strict` refuses: rows left out, and oddities, that speak of bad data.
+
+Whatever is not listed here is normal and stays counted: events without a visit id, value, code or
+time; those outside every visit or after a window; visits that a task leaves out or whose outcome is
+not known; patients without an admission; a subject with two values of a group, of which a rule
+takes one; whatever a person asked to leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from equipoise import _core, schema
+from equipoise.errors import DataError
+from equipoise.reading import Reading
+from equipoise.sources.declaration import CodeEvents, Source, ValueEvents
+
+#: Outcomes of rows, in any table.
+BAD_ROWS: Final = (
+    "unknown visit",
+    "value is not a number",
+    "value is not finite",
+    "no admission time",
+    "discharge before admission",
+    "end before start",
+    "unknown subject",
+    "visit id twice",
+    "subject id twice",
+    "no subject",
+    "no person",
+    "no start",
+)
+#: Outcomes of rows in the tables of visits and subjects only.
+BAD_STAYS: Final = ("no visit id",)
+#: What names of bad oddities contain.
+BAD_ODDITIES: Final = (
+    "not in the table of races",
+    "is not understood",
+    "neither true nor false",
+    "labels of no visit",
+    "discharges of no admission",
+)
+
+
+class Oddity(NamedTuple):
+    """A reason to refuse, and how often; `table` is None for what is not about rows."""
+
+    table: str | None
+    reason: str
+    times: int
+    row: int | None
+
+    def __str__(self) -> str:
+        rows = "row is" if self.times == 1 else "rows are"
+        what = f"{self.times} {rows} left out ({self.reason})" if self.table else self.reason
+        return what if self.table else f"{self.times} {what}"
+
+
+def refuse(
+    reading: Reading,
+    visits: pl.DataFrame,
+    ledger: pl.DataFrame,
+    oddities: Mapping[str, int] | None = None,
+) -> None:
+    """Raise `DataError` for the first bad reason in `ledger` and `oddities`, naming the others.
+
+    `ledger` may have a column `row` beside `schema.LEDGER`: the first row of each outcome. For
+    tables of events in files it is looked up in a second pass.
+    """
+    found = list(_bad(reading.source, ledger, oddities or {}))
+    if not found:
+        return
+    first, *others = found
+    also = "; ".join(f"{odd.table}: {odd}" if odd.table else str(odd) for odd in others)
+    hint = "Without strict they are counted" + (f". Also {also}" if also else "")
+    cell = _first_row(reading, visits, first)
+    raise DataError(
+        f"{first} and strict refuses that",
+        table=cell.table or first.table,
+        column=cell.column,
+        row=cell.row,
+        want=cell.want,
+        got=cell.got,
+        hint=hint,
+    )
+
+
+def _bad(source: Source, ledger: pl.DataFrame, oddities: Mapping[str, int]) -> Iterator[Oddity]:
+    for row in ledger.iter_rows(named=True):
+        table, reason = row["table"], row["outcome"]
+        bad = (*BAD_ROWS, *BAD_STAYS) if table in source.stay_tables else BAD_ROWS
+        if reason in bad and row["rows"]:
+            yield Oddity(table, reason, row["rows"], row.get("row"))
+    for name, count in oddities.items():
+        if count and any(part in name for part in BAD_ODDITIES):
+            yield Oddity(None, name, count, None)
+
+
+def _first_row(reading: Reading, visits: pl.DataFrame, odd: Oddity) -> DataError:
+    """Where the first such row stands, as the parts of an error; none where nobody can tell."""
+    if odd.table is None or odd.table in reading.streams or not reading.has(odd.table):
+        return DataError(table=odd.table, row=odd.row)
+    files = reading.files(odd.table)
+    if odd.row is not None:
+        return DataError(table=files[0].name, row=odd.row) if len(files) == 1 else DataError()
+    tables: list[CodeEvents | ValueEvents] = [*reading.source.codes, *reading.source.values]
+    for events in tables:
+        if events.table == odd.table:
+            return _first_event(reading, visits, events, odd.reason)
+    return DataError()
+
+
+def _first_event(
+    reading: Reading, visits: pl.DataFrame, events: CodeEvents | ValueEvents, reason: str
+) -> DataError:
+    columns, placing = reading.how(events, visits)
+    ids: npt.NDArray[np.int64] = visits[schema.VISIT_ID].to_numpy()
+    try:
+        _core.find_row(
+            reading.files(events.table),
+            columns,
+            ids,
+            reason,
+            values=isinstance(events, ValueEvents),
+            left_out=reading.left_out,
+            placing=placing,
+            threads=reading.threads,
+        )
+    except DataError as cell:
+        return cell
+    return DataError()
