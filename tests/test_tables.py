@@ -269,6 +269,7 @@ def test_sources_by_name() -> None:
     assert source_named("tables", spec="support2").name == "support2"
     assert [source_named(name).name for name in ("mimic-iv", "mimic-iii", "eicu", "meds")] == [
         "mimic-iv",
+        "mimic-iii",
         "eicu",
         "meds",
     ]
