@@ -291,6 +291,19 @@ def test_errors_name_the_stream_and_its_column(what: str) -> None:
         eq.read_events(**{"visits": VISITS, "subjects": SUBJECTS, **given})
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_are_counted_over_batches(threads: int) -> None:
+    ids = ["10"] * 150_000
+    ids[100_000] = ids[100_001] = "ten"
+    frame = pl.DataFrame({"visit_id": ids, "code": "Na", "numeric_value": 1.0})
+    parts = [frame[:40_000], frame[40_000:]]
+    stream = pa.concat_tables([part.to_arrow() for part in parts])
+    with pytest.raises(eq.DataError) as caught:
+        eq.read_events(VISITS, values=stream, threads=threads)
+    error = caught.value
+    assert (error.table, error.column, error.row) == ("values", "visit_id", 100_002)
+
+
 def test_what_is_no_stream_is_bad_usage() -> None:
     with pytest.raises(eq.UsageError, match="values: want an Arrow stream .* got list"):
         eq.read_events(VISITS, values=[1, 2])  # type: ignore[arg-type]

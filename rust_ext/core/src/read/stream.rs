@@ -109,3 +109,97 @@ impl Pieces {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::delimited::Row;
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Int64Type;
+    use arrow_array::{Int64Array, RecordBatchIterator};
+    use arrow_schema::{ArrowError, DataType, Field, Schema};
+    use std::sync::Arc;
+
+    /// Takes values that are their own row numbers; fails at a null.
+    struct Taker(Vec<i64>);
+
+    impl Sink for Taker {
+        fn row(&mut self, _: Row<'_>) -> Result<()> {
+            Err(Error::Shape("a row of text".into()))
+        }
+
+        fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
+            let values = batch.columns[0].as_primitive::<Int64Type>();
+            for (place, value) in values.iter().enumerate() {
+                let value = value.ok_or_else(|| batch.wrong(0, place, "a number", ""))?;
+                assert_eq!(value as u64, batch.first_row + place as u64);
+                self.0.push(value);
+            }
+            assert!(values.len() <= PIECE);
+            Ok(())
+        }
+    }
+
+    fn stream(column: &str, nulls: &[i64], breaks: bool) -> Stream {
+        let schema = Arc::new(Schema::new(vec![Field::new("Row", DataType::Int64, true)]));
+        let (mut batches, mut next) = (Vec::new(), 2);
+        for rows in [1, 0, 3 * PIECE as i64 + 5, 7, 0] {
+            let cells = (next..next + rows).map(|row| (!nulls.contains(&row)).then_some(row));
+            let column = Arc::new(cells.collect::<Int64Array>());
+            batches.push(RecordBatch::try_new(schema.clone(), vec![column]));
+            next += rows;
+        }
+        if breaks {
+            batches.push(Err(ArrowError::ComputeError("cut".into())));
+        }
+        let batches = Box::new(RecordBatchIterator::new(batches, schema));
+        Stream::new("events".into(), vec![column.into()], batches)
+    }
+
+    fn scan(stream: Stream, threads: usize) -> Result<Vec<i64>> {
+        let mut run = Run { threads, block: 1, progress: &mut |_, _| true };
+        let sinks = stream.scan(&mut run, || Taker(Vec::new()))?;
+        let mut rows: Vec<i64> = sinks.into_iter().flat_map(|sink| sink.0).collect();
+        rows.sort_unstable();
+        Ok(rows)
+    }
+
+    #[test]
+    fn every_row_comes_once_and_knows_its_number() -> Result<()> {
+        for threads in 1..4 {
+            let rows = scan(stream("row", &[], false), threads)?;
+            assert!(rows.into_iter().eq(2..3 * PIECE as i64 + 15));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_earliest_bad_row_is_named() {
+        let first = PIECE as i64 + 100;
+        for threads in 1..4 {
+            let said = scan(stream("Row", &[first, first + 3, first + 99_000], true), threads);
+            let wanted = format!("events, column Row, row {first}: want a number, got \"\"");
+            assert_eq!(said.map_err(|error| error.to_string()), Err(wanted));
+        }
+    }
+
+    #[test]
+    fn what_the_maker_says_and_what_is_missing() {
+        let said = |stream| scan(stream, 2).map_err(|error| error.to_string()).err();
+        let cut = "events: want a stream that can be read, got Compute error: cut";
+        assert_eq!(said(stream("row", &[], true)).as_deref(), Some(cut));
+        let missing = "events, column item: no such column";
+        assert_eq!(said(stream("item", &[], false)).as_deref(), Some(missing));
+    }
+
+    #[test]
+    fn who_is_told_to_stop_stops() {
+        let mut run = Run { threads: 1, block: 1, progress: &mut |_, _| false };
+        let slow = || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            Taker(Vec::new())
+        };
+        let outcome = stream("row", &[], false).scan(&mut run, slow);
+        assert!(matches!(outcome, Err(Error::Stopped)));
+    }
+}
