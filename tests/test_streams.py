@@ -277,6 +277,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"visits": VISITS.with_columns(visit_id=pl.lit("x")), "codes": codes()},
         "visits, column visit_id, row 2: want whole numbers; got x",
     ),
+    "text as a time": (
+        {"visits": VISITS.with_columns(start=pl.lit("2150-01-01")), "codes": codes()},
+        "visits, column start: want times; got String",
+    ),
+    "lists as subjects": (
+        {"subjects": SUBJECTS.with_columns(pl.concat_list("subject_id")), "codes": codes()},
+        "subjects, column subject_id: want whole numbers; got List",
+    ),
     "a group called label": (
         {"subjects": SUBJECTS.rename({"sex": "label"}), "codes": codes()},
         "subjects, column label: want another name for a group",

@@ -207,6 +207,10 @@ def _cast(table: str, frame: pl.DataFrame, name: str, to: Any, want: str, alias:
     column = frame[name]
     if column.dtype.is_float() and to == pl.Int64:
         column = column.fill_nan(None)
+    # A number is no time, whatever it counts.
+    timeless = to == pl.Datetime("us") and not column.dtype.is_temporal()
+    if column.dtype.is_nested() or (timeless and column.dtype != pl.Null):
+        raise DataError(table=table, column=name, want=want, got=str(column.dtype))
     made = column.cast(to, strict=False)
     if column.dtype.is_float() and to == pl.Int64:
         made = pl.select(pl.when(made.cast(pl.Float64) == column).then(made)).to_series()
