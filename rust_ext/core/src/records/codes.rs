@@ -6,8 +6,10 @@ use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
 use crate::keys::{TextKeys, merged};
 use crate::read::delimited::Row;
+use crate::read::word::Word;
 use crate::read::{Batch, Input, Run, Sink, scan};
 use arrow_array::{Array, LargeStringArray};
+use hashbrown::HashMap;
 
 /// For every visit its codes, ascending and unique.
 #[derive(Debug, Default)]
@@ -68,11 +70,16 @@ fn sort(pairs: &mut [u64]) {
     }
 }
 
+/// The bytes of a name of one or two short parts, as they stand in the table.
+type Short = [Word; 2];
+
 /// One thread's (visit, code) pairs.
 pub(super) struct Codes<'a> {
     placer: Placer<'a>,
     parts: usize,
     keys: TextKeys,
+    /// The numbers of names whose parts are as short as words: most are, and come again and again.
+    short: HashMap<Short, u32>,
     name: Vec<u8>,
     pairs: Vec<(u32, u32)>,
     pub(super) ledger: Ledger,
@@ -84,6 +91,7 @@ impl<'a> Codes<'a> {
             placer,
             parts,
             keys: TextKeys::default(),
+            short: HashMap::new(),
             name: Vec::new(),
             pairs: Vec::new(),
             ledger: Ledger::default(),
@@ -94,39 +102,65 @@ impl<'a> Codes<'a> {
         self.keys.names().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
-    /// Takes one event; the parts of its name come from `part`.
+    /// Takes one event; the parts of its name come from `part`, and are `short` if they may be.
+    #[inline(always)]
     fn add<T: AsRef<str>>(
         &mut self,
         placed: Placed,
-        mut part: impl FnMut(usize) -> Result<T>,
+        short: Option<Short>,
+        part: impl FnMut(usize) -> Result<T>,
     ) -> Result<()> {
-        let outcome = 'outcome: {
-            let place = match placed {
-                Ok(place) => place,
-                Err(outcome) => break 'outcome outcome,
-            };
-            self.name.clear();
-            for number in 0..self.parts {
-                if number > 0 {
-                    self.name.push(SEPARATOR);
-                }
-                self.name.extend_from_slice(part(number)?.as_ref().trim().as_bytes());
-                if self.name.is_empty() {
-                    break 'outcome Outcome::NoCode;
-                }
+        let seen = short.and_then(|short| self.short.get(&short));
+        let outcome = match (placed, seen) {
+            (Err(outcome), _) => outcome,
+            (Ok(place), Some(&number)) => {
+                self.pairs.push((place, number));
+                Outcome::Used
             }
-            self.pairs.push((place, self.keys.number(&self.name)));
-            Outcome::Used
+            (Ok(place), None) => self.add_new(place, short, part)?,
         };
         self.ledger.count(outcome);
         Ok(())
+    }
+
+    fn add_new<T: AsRef<str>>(
+        &mut self,
+        place: u32,
+        short: Option<Short>,
+        mut part: impl FnMut(usize) -> Result<T>,
+    ) -> Result<Outcome> {
+        self.name.clear();
+        for number in 0..self.parts {
+            if number > 0 {
+                self.name.push(SEPARATOR);
+            }
+            self.name.extend_from_slice(part(number)?.as_ref().trim().as_bytes());
+            if self.name.is_empty() {
+                return Ok(Outcome::NoCode);
+            }
+        }
+        let number = self.keys.number(&self.name);
+        if let Some(short) = short {
+            self.short.insert(short, number);
+        }
+        self.pairs.push((place, number));
+        Ok(Outcome::Used)
+    }
+
+    fn short(&self, word: impl Fn(usize) -> Option<Word>) -> Option<Short> {
+        match self.parts {
+            1 => Some([word(0)?, Word::default()]),
+            2 => Some([word(0)?, word(1)?]),
+            _ => None,
+        }
     }
 }
 
 impl Sink for Codes<'_> {
     fn row(&mut self, row: Row<'_>) -> Result<()> {
         let placed = self.placer.of_row(&row)?;
-        self.add(placed, |part| row.text(part))
+        let short = self.short(|part| row.word(part));
+        self.add(placed, short, |part| row.text(part))
     }
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
@@ -136,10 +170,12 @@ impl Sink for Codes<'_> {
             .collect::<Result<Vec<LargeStringArray>>>()?;
         for row in 0..batch.len() {
             let placed = self.placer.of_batch(&mut places, row);
-            self.add(placed, |part| {
+            let text = |part: usize| {
                 let array = &parts[part];
-                Ok(if array.is_valid(row) { array.value(row) } else { "" })
-            })?;
+                if array.is_valid(row) { array.value(row) } else { "" }
+            };
+            let short = self.short(|part| Word::of(text(part).as_bytes(), 0, text(part).len()));
+            self.add(placed, short, |part| Ok(text(part)))?;
         }
         Ok(())
     }
