@@ -60,6 +60,16 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A quoted field without its end.
+    #[error(
+        "{table}, row {row}: want a quote at the end of a field, got a quote that is never closed"
+    )]
+    OpenQuote {
+        /// Name of the file.
+        table: String,
+        /// Row, counted from 1 at the header.
+        row: u64,
+    },
     /// A file that ends early, or whose bytes contradict its checksum or format.
     #[error("{table}: want a whole file, got {got}")]
     Damaged {
@@ -145,8 +155,10 @@ impl Error {
     /// The same error with its row counted from `base` rows further up.
     #[must_use]
     pub fn shifted(mut self, base: u64) -> Self {
-        if let Self::Value { row, .. } | Self::Fields { row, .. } | Self::RowTooLong { row, .. } =
-            &mut self
+        if let Self::Value { row, .. }
+        | Self::Fields { row, .. }
+        | Self::RowTooLong { row, .. }
+        | Self::OpenQuote { row, .. } = &mut self
         {
             *row += base;
         }
@@ -168,7 +180,7 @@ impl Error {
                 table: some(table),
                 column: some(column),
                 want: some("this column"),
-                got: Some(got.join(", ")),
+                got: Some(shortened(&got.join(", "))),
                 ..Report::default()
             },
             Self::Value { table, column, row, want, got } => Report {
@@ -190,6 +202,13 @@ impl Error {
                 row: Some(*row),
                 want: Some(format!("a row of at most {limit} bytes")),
                 got: some("a longer one (is a quote left open?)"),
+                ..Report::default()
+            },
+            Self::OpenQuote { table, row } => Report {
+                table: some(table),
+                row: Some(*row),
+                want: some("a quote at the end of a field"),
+                got: some("a quote that is never closed"),
                 ..Report::default()
             },
             Self::Damaged { table, got } => Report {
@@ -226,5 +245,14 @@ impl Error {
             Self::Shape(text) => Report { got: some(text), ..Report::default() },
             Self::Stopped => Report { got: some("a request to stop"), ..Report::default() },
         }
+    }
+}
+
+/// A list of names as a person can still read it: a damaged header may be megabytes long.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 500;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }

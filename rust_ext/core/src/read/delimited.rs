@@ -59,10 +59,22 @@ impl Marks {
         self.rows.is_empty()
     }
 
+    /// The first row that is longer than any real one. Short texts, which are nearly all, have none.
+    fn first_too_long(&self, text: &[u8]) -> Option<usize> {
+        let mut start = 0;
+        (text.len() > LONGEST_ROW).then_some(())?;
+        self.rows.iter().position(|end| {
+            let length = end.position as usize - start;
+            start = end.position as usize + 1;
+            length > LONGEST_ROW
+        })
+    }
+
     /// Calls `visit` with every row that is not blank. `first` is the number of the first row.
     ///
     /// # Errors
-    /// [`Error::Fields`] for a row of another width than the header's, and whatever `visit` returns.
+    /// [`Error::Fields`] for a row of another width than the header's, [`Error::RowTooLong`], and
+    /// whatever `visit` returns.
     #[inline]
     pub fn for_each(
         &self,
@@ -72,7 +84,9 @@ impl Marks {
         mut visit: impl FnMut(Row<'_>) -> Result<()>,
     ) -> Result<()> {
         let wanted = Wanted { width: layout.width as u32, places: &layout.sorted };
-        let (mut last, mut rows, mut number) = (None, self.rows.as_slice(), first);
+        let too_long = self.first_too_long(text);
+        let (mut last, mut number) = (None, first);
+        let mut rows = &self.rows[..too_long.unwrap_or(self.rows.len())];
         let columns = layout.sorted.len();
         let mut spans = vec![[0; 2]; GROUP * columns];
         while !rows.is_empty() {
@@ -95,6 +109,10 @@ impl Marks {
             let done = group.len().min(located + 1);
             last = Some(group[done - 1]);
             rows = &rows[done..];
+        }
+        if too_long.is_some() {
+            let (table, row) = (layout.table.clone(), number);
+            return Err(Error::RowTooLong { table, row, limit: LONGEST_ROW });
         }
         Ok(())
     }

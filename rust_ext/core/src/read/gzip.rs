@@ -5,7 +5,7 @@ use super::delimited::{LONGEST_ROW, Layout, Marks};
 use super::isal::{Checks, End, Inflater};
 #[cfg(not(feature = "isal"))]
 use super::portable::{Checks, End, Inflater};
-use super::text::header_of;
+use super::text::{Broken, header_of};
 use super::{Shared, Sink, damaged, io_error, name_of};
 use crate::error::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -174,8 +174,7 @@ impl<'a> Rows<'a> {
         self.rest.clear();
         self.rest.extend_from_slice(&text[whole..]);
         if self.rest.len() > LONGEST_ROW {
-            let (table, row) = (name_of(self.path), self.next_row);
-            return Err(Error::RowTooLong { table, row, limit: LONGEST_ROW });
+            return Err(Broken::TooLong.error(self.path, self.next_row));
         }
         Ok(())
     }
@@ -203,7 +202,7 @@ impl<'a> Rows<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(damaged(self.path, "a quote that is never closed"))
+            Err(Broken::OpenQuote.error(self.path, self.next_row))
         }
     }
 }

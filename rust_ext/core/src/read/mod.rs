@@ -5,6 +5,7 @@
 //! by whoever asked, so that the result cannot depend on which thread took what.
 
 mod batch;
+mod caught;
 pub mod delimited;
 mod gzip;
 #[cfg(feature = "isal")]
@@ -21,6 +22,7 @@ pub mod word;
 
 use crate::error::{Error, Result};
 pub use batch::{Batch, is_text};
+use caught::caught;
 use delimited::Row;
 use std::fs::File;
 use std::io::Read;
@@ -113,6 +115,16 @@ impl Shared {
 
     fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The error of a unit whose reader panicked; who waits for that unit's end is let go.
+    fn give_up(&self, unit: &Unit, panic: &str) -> Error {
+        let path = match unit {
+            Unit::Gzip(path) => path,
+            Unit::Text { file, chunk } => self.texts[*file].lose(*chunk),
+            Unit::RowGroup { file, .. } => self.parquets[*file].path(),
+        };
+        undecodable(path, panic)
     }
 }
 
@@ -226,7 +238,7 @@ fn work<S: Sink>(
         if shared.stopped() {
             return Ok(());
         }
-        let outcome = match unit {
+        let outcome = caught(|| match unit {
             Unit::Gzip(path) => {
                 gzip::read(path, &table.columns, shared, spare, &mut scratch.marks, sink)
             }
@@ -236,7 +248,8 @@ fn work<S: Sink>(
             Unit::RowGroup { file, group, first_row } => {
                 shared.parquets[*file].read(&table.columns, *group, *first_row, shared, sink)
             }
-        };
+        })
+        .unwrap_or_else(|panic| Err(shared.give_up(unit, &panic)));
         if let Err(error) = outcome {
             // No further units; those before this one are already taken and will be finished.
             shared.next.store(usize::MAX / 2, Ordering::Relaxed);
@@ -314,4 +327,50 @@ fn io_error(path: &Path, source: std::io::Error) -> Error {
 
 fn damaged(path: &Path, got: impl Into<String>) -> Error {
     Error::Damaged { table: name_of(path), got: got.into() }
+}
+
+fn undecodable(path: &Path, panic: &str) -> Error {
+    damaged(path, format!("bytes that cannot be decoded ({panic})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    /// A sink with a bug.
+    struct Broken(Vec<u8>);
+
+    impl Sink for Broken {
+        fn row(&mut self, row: Row<'_>) -> Result<()> {
+            self.0.truncate(self.0[row.number as usize] as usize);
+            Ok(())
+        }
+
+        fn batch(&mut self, _: &Batch<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_is_an_error() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let text = format!("a,b\n{}", "1,2\n".repeat(200));
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(text.as_bytes())?;
+        for (name, bytes) in [("t.csv", text.into_bytes()), ("t.csv.gz", packed.finish()?)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes)?;
+            let table = Table { files: vec![path], columns: vec!["a".to_owned()] };
+            for threads in 1..4 {
+                let mut run = Run { threads, block: 64, progress: &mut |_, _| true };
+                let outcome = scan(&table, &mut run, || Broken(vec![100; 100]));
+                let got = outcome.err().and_then(|error| error.report().got).unwrap_or_default();
+                assert!(got.contains("index out of bounds"), "{name}, {threads} threads: {got}");
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,7 +1,8 @@
 //! Parquet: the wanted columns of one row group at a time.
 
+use super::caught::caught;
 use super::delimited::find_column;
-use super::{Batch, Shared, Sink, Unit, damaged, io_error, name_of};
+use super::{Batch, Shared, Sink, Unit, damaged, io_error, name_of, undecodable};
 use crate::error::{Error, Result};
 use arrow_array::ArrayRef;
 use parquet::arrow::ProjectionMask;
@@ -27,7 +28,9 @@ impl ParquetFile {
     /// Reads the footer; fails if a wanted column is missing.
     pub fn open(path: &Path, columns: &[String]) -> Result<Self> {
         let file = File::open(path).map_err(|error| io_error(path, error))?;
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())
+        let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::default());
+        let metadata = caught(load)
+            .map_err(|panic| undecodable(path, &panic))?
             .map_err(|error| damaged(path, error.to_string()))?;
         let there: Vec<String> =
             metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -40,6 +43,11 @@ impl ParquetFile {
         places.dedup();
         let order = wanted.iter().map(|at| places.partition_point(|place| place < at)).collect();
         Ok(Self { path: path.to_owned(), metadata, places, order })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// One unit for each row group of this file, which is number `file`.
@@ -68,7 +76,9 @@ impl ParquetFile {
         let file = File::open(path).map_err(|error| io_error(path, error))?;
         let builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let bytes = builder.metadata().row_group(group).compressed_size().max(0) as u64;
+        let meta = builder.metadata().row_group(group);
+        let bytes = meta.compressed_size().max(0) as u64;
+        let end = first_row + meta.num_rows().max(0) as u64;
         let mask = ProjectionMask::roots(builder.parquet_schema(), self.places.iter().copied());
         let reader = builder
             .with_row_groups(vec![group])
@@ -86,6 +96,10 @@ impl ParquetFile {
                 self.order.iter().map(|&place| batch.column(place).clone()).collect();
             sink.batch(&Batch { table: &table, names: columns, columns: &arrays, first_row })?;
             first_row += batch.num_rows() as u64;
+        }
+        // The decoder ends quietly at a damaged page header: rows would be missing.
+        if first_row != end {
+            return Err(damaged(path, "fewer rows in a row group than its footer says"));
         }
         shared.advance(bytes);
         Ok(())

@@ -75,19 +75,32 @@ impl TextFile {
         let marked =
             if shared.stopped() { Err(Error::Stopped) } else { self.mark(chunk, marks, room) };
         let border = match &marked {
-            Ok(stretch) => Border::Row {
+            Ok(stretch) if stretch.broken.is_none() => Border::Row {
                 position: stretch.start + stretch.whole as u64,
                 number: stretch.number + marks.len() as u64,
             },
-            Err(_) => Border::Lost,
+            _ => Border::Lost,
         };
-        self.lock()[chunk as usize + 1] = Some(border);
-        self.known.notify_all();
+        self.tell(chunk, border);
         let stretch = marked?;
         marks.for_each(stretch.rows(), &self.layout, stretch.number, |row| sink.row(row))?;
+        if let Some(broken) = stretch.broken {
+            return Err(broken.error(&self.path, stretch.number + marks.len() as u64));
+        }
         *bytes = stretch.bytes;
         shared.advance(self.block);
         Ok(())
+    }
+
+    /// Says that the end of stretch `chunk` will not be known, and returns the file's path.
+    pub fn lose(&self, chunk: u64) -> &Path {
+        self.tell(chunk, Border::Lost);
+        &self.path
+    }
+
+    fn tell(&self, chunk: u64, border: Border) {
+        self.lock()[chunk as usize + 1].get_or_insert(border);
+        self.known.notify_all();
     }
 
     fn mark(&self, chunk: u64, marks: &mut Marks, room: Vec<u8>) -> Result<Stretch> {
@@ -130,11 +143,34 @@ pub fn header_of<'a>(path: &Path, head: &'a mut Vec<u8>) -> Result<(&'a [u8], us
         return Err(Error::Empty { table: name_of(path) });
     }
     if memchr(b'\n', head).is_none() {
+        if head.len() >= LONGEST_ROW {
+            return Err(Broken::TooLong.error(path, 1));
+        }
         head.push(b'\n');
     }
     let end = memchr(b'\n', head).unwrap_or(head.len());
     let header = &head[..end];
     Ok((header.strip_suffix(b"\r").unwrap_or(header), end + 1))
+}
+
+/// Why a row is not whole.
+#[derive(Debug, Clone, Copy)]
+pub enum Broken {
+    /// A quote is open at the end of the file.
+    OpenQuote,
+    /// It is longer than any real row.
+    TooLong,
+}
+
+impl Broken {
+    /// The error that row `row` is not whole.
+    pub fn error(self, path: &Path, row: u64) -> Error {
+        let table = name_of(path);
+        match self {
+            Self::OpenQuote => Error::OpenQuote { table, row },
+            Self::TooLong => Error::RowTooLong { table, row, limit: LONGEST_ROW },
+        }
+    }
 }
 
 /// A stretch of a file that is being marked.
@@ -149,6 +185,8 @@ struct Stretch {
     start: u64,
     number: u64,
     whole: usize,
+    /// What is wrong with the row behind them. From a wrong guess of the start it says nothing.
+    broken: Option<Broken>,
 }
 
 impl Stretch {
@@ -159,7 +197,8 @@ impl Stretch {
         bytes.clear();
         bytes.reserve((to - base) as usize + 1);
         let path = path.to_owned();
-        let mut stretch = Self { file, path, length, base, bytes, start: 0, number: 0, whole: 0 };
+        let (start, number, whole, broken) = (0, 0, 0, None);
+        let mut stretch = Self { file, path, length, base, bytes, start, number, whole, broken };
         stretch.extend_to(to)?;
         Ok(stretch)
     }
@@ -175,28 +214,26 @@ impl Stretch {
 
     /// Marks the rows that begin at or after `start` and before `to`, reading on until they are whole.
     fn mark(&mut self, to: u64, marks: &mut Marks) -> Result<()> {
-        self.whole = 0;
+        (self.whole, self.broken) = (0, None);
         marks.clear();
         if self.start >= to {
             return Ok(());
         }
         let (skipped, limit) = ((self.start - self.base) as usize, (to - self.start) as usize);
         loop {
-            marks.find(&self.bytes[skipped..]);
+            let found = marks.find(&self.bytes[skipped..]);
             if let Some(whole) = marks.keep_rows_before(limit) {
                 self.whole = whole;
                 return Ok(());
             }
             if self.end() >= self.length {
-                return Err(damaged(&self.path, "a quote that is never closed"));
+                self.broken = Some(Broken::OpenQuote);
+            } else if self.bytes.len() - skipped > LONGEST_ROW + limit {
+                self.broken = Some(Broken::TooLong);
             }
-            if self.bytes.len() - skipped > LONGEST_ROW + limit {
-                let row = self.number.max(1) + marks.len() as u64;
-                return Err(Error::RowTooLong {
-                    table: name_of(&self.path),
-                    row,
-                    limit: LONGEST_ROW,
-                });
+            if self.broken.is_some() {
+                self.whole = found;
+                return Ok(());
             }
             self.extend_to(self.end() + self.bytes.len() as u64)?;
         }
