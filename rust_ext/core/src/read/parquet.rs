@@ -32,6 +32,10 @@ impl ParquetFile {
         let metadata = caught(load)
             .map_err(|panic| undecodable(path, &panic))?
             .map_err(|error| damaged(path, error.to_string()))?;
+        let groups = metadata.metadata().row_groups().iter().map(|group| group.num_rows());
+        if groups.fold(0, i64::wrapping_add) != metadata.metadata().file_metadata().num_rows() {
+            return Err(damaged(path, "a footer whose numbers of rows contradict each other"));
+        }
         let there: Vec<String> =
             metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
         let wanted = columns

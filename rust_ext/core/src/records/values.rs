@@ -212,15 +212,15 @@ impl<'a> Values<'a> {
                 }
             }
             Labs::Texts(keys) => {
-                if row.field(0).is_empty() {
-                    return Ok(None);
-                }
                 self.name.clear();
                 for column in 0..self.parts {
                     if column > 0 {
                         self.name.push(SEPARATOR);
                     }
                     self.name.extend_from_slice(row.text(column)?.trim().as_bytes());
+                    if self.name.is_empty() {
+                        return Ok(None);
+                    }
                 }
                 Ok(Some(keys.number(&self.name)))
             }
