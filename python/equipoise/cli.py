@@ -54,6 +54,9 @@ from equipoise.terminal import (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+#: What a shell calls a command that Ctrl-C ended.
+STOPPED = 130
+
 
 @app.command()
 def demo(
@@ -337,7 +340,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Run a verb: exit 0 done, 1 bad data, 2 bad usage."""
+    """Run a verb: exit 0 done, 1 bad data, 2 bad usage, 130 stopped by Ctrl-C."""
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -350,8 +353,9 @@ def main() -> None:
         _complain(error)
         status = 1
     except (KeyboardInterrupt, typer.Abort):
+        status = STOPPED
+    if status == STOPPED:  # Typer itself turns Ctrl-C into this status, without a word.
         _complain("stopped; nothing was left behind")
-        status = 130
     sys.exit(status if isinstance(status, int) else 0)
 
 

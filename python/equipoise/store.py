@@ -1,19 +1,22 @@
 """Folders that are either finished or absent.
 
 A folder is written beside its final place and renamed into it in one step, so that whatever is
-found under the final name is whole. `manifest.json` says what made it; it holds no time of day, so
-that the same input and seed give the same bytes.
+found under the final name is whole. What a killed run leaves is a hidden draft beside it, which the
+next run that writes under the same name removes. `manifest.json` says what made the folder; it
+holds no time of day, so that the same input and seed give the same bytes.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +27,12 @@ import polars as pl
 
 from equipoise.errors import DataError, UsageError
 
+if sys.platform != "win32":
+    import fcntl
+
 MANIFEST: Final = "manifest.json"
+DRAFT: Final = "unfinished"
+REPLACED: Final = "replaced"
 
 
 @contextmanager
@@ -40,14 +48,14 @@ def writing(
     """Yield an empty folder to write into; on leaving, add the manifest and move it to `out`.
 
     Nothing is left behind when the body raises. Raises `UsageError` if `out` exists, unless
-    `force`. `inputs` maps each input's name to its digest (see `digest`).
+    `force`, and `OSError` that names `out` if it cannot be written. `inputs` maps each input's name
+    to its digest (see `digest`).
     """
     out = Path(out)
     check_free(out, force)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.unfinished"
-    draft.mkdir()
-    try:
+    _sweep(out, DRAFT)
+    with _draft_of(out) as draft:
         yield draft
         manifest = {
             "kind": kind,
@@ -57,10 +65,53 @@ def writing(
             "inputs": dict(inputs or {}),
         }
         write_json(draft / MANIFEST, manifest)
+        check_free(out, force)  # Another run may have been faster.
         _replace(draft, out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+
+
+@contextmanager
+def _draft_of(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, locked by this process, and removed when the body raises."""
+    new = _beside(out, "new")
+    new.mkdir()
+    with _locked(new):
+        # Under the name that is swept only once it is locked; the lock goes with the folder.
+        draft = new.rename(_beside(out, DRAFT))
+        try:
+            yield draft
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise OSError(f"while writing {out}: {error}") from error
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.{suffix}"
+
+
+def _sweep(out: Path, suffix: str) -> None:
+    """Remove what runs that were killed left beside `out`; what a living run works on is locked."""
+    if sys.platform == "win32":
+        return  # Without locks the living cannot be told from the dead.
+    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{suffix}"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` until the body ends or the process dies; raises `OSError` if another does."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_free(out: Path | str, force: bool) -> None:
@@ -143,7 +194,7 @@ def _replace(draft: Path, out: Path) -> None:
     if not out.exists():
         draft.rename(out)
         return
-    old = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.replaced"
-    out.rename(old)
+    old = out.rename(_beside(out, REPLACED))
     draft.rename(out)
     shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+    _sweep(out, REPLACED)

@@ -197,7 +197,8 @@ fn on_threads<S: Sink>(
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     let (done, total) = far();
-                    if !progress(done, total) {
+                    // Told to stop, it is not asked again: it might have forgotten why.
+                    if !stop.load(Ordering::Relaxed) && !progress(done, total) {
                         stop.store(true, Ordering::Relaxed);
                         failure = earlier(failure, Some((0, Error::Stopped)));
                     }
@@ -371,6 +372,38 @@ mod tests {
                 assert!(got.contains("index out of bounds"), "{name}, {threads} threads: {got}");
             }
         }
+        Ok(())
+    }
+
+    /// A sink that takes its time, so that the reading is asked more than once whether to go on.
+    struct Slow;
+
+    impl Sink for Slow {
+        fn row(&mut self, _: Row<'_>) -> Result<()> {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }
+
+        fn batch(&mut self, _: &Batch<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_said_stop_is_not_asked_again() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, format!("a,b\n{}", "1,2\n".repeat(250)))?;
+        let table = Table { files: vec![path], columns: vec!["a".to_owned()] };
+        let mut asked = 0;
+        let mut stop = |_, _| {
+            asked += 1;
+            false
+        };
+        let outcome =
+            scan(&table, &mut Run { threads: 1, block: 1 << 20, progress: &mut stop }, || Slow);
+        assert!(matches!(outcome, Err(Error::Stopped)));
+        assert_eq!(asked, 1);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::{Scratch, Shared, Sink, damaged, io_error, name_of};
 use crate::error::{Error, Result};
 use memchr::memchr;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -41,12 +41,11 @@ enum Border {
 
 impl TextFile {
     pub fn open(path: &Path, columns: &[String], block: u64) -> Result<Self> {
-        let mut file = File::open(path).map_err(|error| io_error(path, error))?;
+        let file = File::open(path).map_err(|error| io_error(path, error))?;
         let length = file.metadata().map_err(|error| io_error(path, error))?.len();
         let mut head = Vec::new();
-        file.by_ref()
-            .take(LONGEST_ROW as u64)
-            .read_to_end(&mut head)
+        BufReader::new(file.take(LONGEST_ROW as u64))
+            .read_until(b'\n', &mut head)
             .map_err(|error| io_error(path, error))?;
         let (header, body) = header_of(path, &mut head)?;
         let layout = Layout::of_header(&name_of(path), header, columns)?;
