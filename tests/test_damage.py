@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from equipoise import _core
 from equipoise.simulate import simulate
 
 VISITS = np.array([7, 3], np.int64)
+COLUMNS = ["hadm_id", "itemid", "valuenum"]
 NOT_UTF8 = b"caf\xe9"
 NUL = b"a\0b"
 
@@ -98,6 +100,42 @@ def test_a_lab_name_that_is_no_text(tmp_path: Path, cell: bytes, place: int) -> 
     with pytest.raises(eq.DataError) as caught:
         _core.read_values([path], ["visit", "lab", "unit", "value"], VISITS)
     assert (caught.value.row, caught.value.want) == (3, "UTF-8 text")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz"])
+def test_an_open_quote_is_named_behind_earlier_rows(
+    tmp_path: Path, threads: int, kind: str
+) -> None:
+    path = tmp_path / f"labs.{kind}"
+    good, broken = b"7,1,2.5\n" * 99, b'7,1,"2.5\n' + b"7,1,2.5\n" * 50
+    for text, row, got in [
+        (good + broken, 101, "a quote that is never closed"),
+        (good + b"x,1,2.5\n" + broken, 101, '"x"'),
+    ]:
+        body = b"hadm_id,itemid,valuenum\n" + text
+        path.write_bytes(gzip.compress(body) if kind == "csv.gz" else body)
+        for block in (64, 1 << 20):
+            with pytest.raises(eq.DataError) as caught:
+                _core.read_values([path], COLUMNS, VISITS, threads=threads, block=block)
+            assert (caught.value.row, caught.value.got) == (row, got)
+
+
+def test_a_guess_within_quotes_is_no_damage(tmp_path: Path) -> None:
+    """A newline within quotes, behind which the text looks like the start of an open quote."""
+    path = tmp_path / "labs.csv"
+    text = "hadm_id,itemid,valuenum,comments\n" + '7,1,2.5,"a\n,"""\n' * 99
+    path.write_text(text)
+    for block in range(64, 164):
+        *_, (_, ledger) = _core.read_values([path], COLUMNS, VISITS, threads=2, block=block)
+        assert dict(ledger)["used"] == 99
+
+
+def test_a_header_without_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "labs.csv"
+    path.write_bytes(b"hadm_id" * (3 << 20))
+    with pytest.raises(eq.DataError, match=r"labs.csv, row 1: want a row of at most"):
+        _core.read_values([path], COLUMNS, VISITS)
 
 
 ODD_VALUES = {
@@ -193,7 +231,7 @@ def test_every_byte_of_a_page_counts(hospital: Path) -> None:
     for place in range(start, end, 37):
         flip(path, place)
         with pytest.raises(eq.DataError, match=r"labevents\.parquet"):
-            _core.read_values([path], ["hadm_id", "itemid", "valuenum"], VISITS, threads=2)
+            _core.read_values([path], COLUMNS, VISITS, threads=2)
         path.write_bytes(whole)
 
 
@@ -206,7 +244,7 @@ def test_without_checksums_no_row_is_lost(
     for place in places:
         flip(path, place)
         try:
-            *_, named = _core.read_values([path], ["hadm_id", "itemid", "valuenum"], VISITS)
+            *_, named = _core.read_values([path], COLUMNS, VISITS)
             assert sum(count for _, count in named[1]) == rows
         except eq.DataError as error:
             assert error.table == path.name
