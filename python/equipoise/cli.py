@@ -54,8 +54,6 @@ from equipoise.terminal import (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-#: What a shell calls a command that Ctrl-C ended.
-STOPPED = 130
 
 
 @app.command()
@@ -343,18 +341,15 @@ def main() -> None:
     """Run a verb: exit 0 done, 1 bad data, 2 bad usage, 130 stopped by Ctrl-C."""
     try:
         status = app(standalone_mode=False)
-    except typer.TyperException as error:
-        _complain(error.format_message())
-        status = 2
-    except UsageError as error:
-        _complain(error)
+    except (typer.TyperException, UsageError) as error:
+        _complain(error if isinstance(error, UsageError) else error.format_message())
         status = 2
     except (EquipoiseError, OSError, MemoryError) as error:
         _complain(error)
         status = 1
     except (KeyboardInterrupt, typer.Abort):
-        status = STOPPED
-    if status == STOPPED:  # Typer itself turns Ctrl-C into this status, without a word.
+        status = 130
+    if status == 130:  # Typer itself turns Ctrl-C into this status, without a word.
         _complain("stopped; nothing was left behind")
     sys.exit(status if isinstance(status, int) else 0)
 
