@@ -55,7 +55,6 @@ from equipoise.terminal import (
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-
 @app.command()
 def demo(
     out: Out = Path("demo"), seed: Seed = 0, threads: Threads = None, force: Force = False
