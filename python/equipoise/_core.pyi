@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["deciles", "encode", "find_row", "read_codes", "read_table", "read_values"]
+__all__ = ["counts", "deciles", "encode", "find_row", "read_codes", "read_table", "read_values"]
 
 _Ledger = list[tuple[str, int]]
 _Named = tuple[list[str], _Ledger]
@@ -63,6 +63,7 @@ def find_row(
     threads: int = 1,
     block: int = 1048576,
 ) -> None: ...
+def counts(numbers: _Numbers, known: int) -> npt.NDArray[np.uint64]: ...
 def deciles(
     labs: _Numbers, values: _Floats, slots: _Numbers, wanted: int, *, threads: int = 1
 ) -> tuple[_Floats, npt.NDArray[np.bool_]]: ...

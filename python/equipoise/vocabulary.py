@@ -162,7 +162,7 @@ def _code_keys(code_table: pl.DataFrame, settings: VocabularySettings) -> pl.Dat
 
 def _code_columns(records: VisitRecords, settings: VocabularySettings) -> pl.DataFrame:
     keys = _code_keys(records.code_table, settings)
-    seen = np.bincount(records.codes, minlength=len(keys)) > 0
+    seen = _core.counts(records.codes, len(keys)) > 0
     kept = keys.filter(pl.Series(seen)).sort("kind", "code", maintain_order=True)
     kept = kept.unique(["kind", "code"], keep="first", maintain_order=True)
     nothing = {name: pl.lit(None, schema.COLUMNS[name]) for name in ("bin", "low", "high")}
@@ -177,7 +177,7 @@ def _lab_columns(
     Rank by number of visits, ties by name. A bin that no visit falls into gets no column.
     """
     known = len(records.lab_table)
-    visits = np.bincount(records.labs, minlength=known)
+    visits = _core.counts(records.labs, known).astype(np.int64)
     order = np.lexsort((np.arange(known), -visits))
     kept = np.sort(order[: settings.labs][visits[order[: settings.labs]] > 0])
     slots = np.full(known, -1, np.int32)

@@ -53,7 +53,7 @@ def read_stays(read: Reader) -> Stays:
     stays = read("patient", PATIENT).rename(NAMES)
     stays = stays.with_columns(
         _age(stays["age"]),
-        outcome=pl.when(pl.col(schema.VISIT_ID).cum_count().over(schema.VISIT_ID) > 1)
+        outcome=pl.when(~pl.col(schema.VISIT_ID).is_first_distinct())
         .then(pl.lit("visit id twice"))
         .when(pl.col("uniquepid").is_null())
         .then(pl.lit("no person"))

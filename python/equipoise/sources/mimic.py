@@ -115,7 +115,7 @@ def _fate_of_admission(patients: pl.DataFrame) -> pl.Expr:
         .then(pl.lit("discharge before admission"))
         .when(~pl.col(schema.SUBJECT_ID).is_in(patients[schema.SUBJECT_ID].implode()))
         .then(pl.lit("unknown subject"))
-        .when(pl.col(schema.VISIT_ID).cum_count().over(schema.VISIT_ID) > 1)
+        .when(~pl.col(schema.VISIT_ID).is_first_distinct())
         .then(pl.lit("visit id twice"))
         .otherwise(pl.lit(schema.USED))
     )
@@ -124,7 +124,7 @@ def _fate_of_admission(patients: pl.DataFrame) -> pl.Expr:
 def _fate_of_patient(visits: pl.DataFrame) -> pl.Expr:
     admitted = pl.col(schema.SUBJECT_ID).is_in(visits[schema.SUBJECT_ID].unique().implode())
     return (
-        pl.when(pl.col(schema.SUBJECT_ID).cum_count().over(schema.SUBJECT_ID) > 1)
+        pl.when(~pl.col(schema.SUBJECT_ID).is_first_distinct())
         .then(pl.lit("subject id twice"))
         .when(admitted)
         .then(pl.lit(schema.USED))

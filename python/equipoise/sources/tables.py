@@ -92,7 +92,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
         .then(pl.lit("no subject"))
         .when(pl.col(schema.VISIT_ID).is_null())
         .then(pl.lit("no visit id"))
-        .when(pl.col(schema.VISIT_ID).cum_count().over(schema.VISIT_ID) > 1)
+        .when(~pl.col(schema.VISIT_ID).is_first_distinct())
         .then(pl.lit("visit id twice"))
     )
     if spec.visits.start:

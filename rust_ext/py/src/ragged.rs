@@ -30,6 +30,19 @@ pub fn deciles<'py>(
 }
 
 #[pyfunction]
+pub fn counts<'py>(
+    py: Python<'py>,
+    numbers: PyReadonlyArray1<'py, i32>,
+    known: usize,
+) -> PyResult<Bound<'py, PyArray1<u64>>> {
+    let numbers = numbers.as_slice()?;
+    let counts = py
+        .detach(|| equipoise_core::deciles::counts(numbers, known))
+        .map_err(|error| data_error(py, &error))?;
+    Ok(counts.into_pyarray(py))
+}
+
+#[pyfunction]
 #[pyo3(signature = (codes, labs, cuts, bin_columns, *, threads=1))]
 pub fn encode<'py>(
     py: Python<'py>,
