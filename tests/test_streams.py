@@ -117,7 +117,8 @@ def floating(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def duck(frame: pl.DataFrame) -> Any:
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     table = frame.to_arrow()
     return duckdb.from_arrow(table).filter("true")
 

@@ -211,12 +211,17 @@ class HaltedError(Exception):
 def read_side_by_side(reading: Reading, visits: pl.DataFrame) -> tuple[list[Codes], list[Values]]:
     """All tables of codes and of values, side by side: a lone gzip file leaves a core half idle.
 
-    Of several errors that of the codes is raised, as if they were read first.
+    Of several errors that of the codes is raised, as if they were read first. Streams are read one
+    after the other: two of one connection (DuckDB's) cannot be drawn from at once.
     """
+    source = reading.source
+    if reading.streams:
+        read = [reading.codes(events, visits) for events in source.codes]
+        return read, [reading.values(events, visits) for events in source.values]
 
     def codes() -> list[Codes]:
         try:
-            return [reading.codes(events, visits) for events in reading.source.codes]
+            return [reading.codes(events, visits) for events in source.codes]
         except BaseException:
             reading.halt.set()
             raise
@@ -225,7 +230,7 @@ def read_side_by_side(reading: Reading, visits: pl.DataFrame) -> tuple[list[Code
         reading_codes = pool.submit(codes)
         try:
             try:
-                values = [reading.values(events, visits) for events in reading.source.values]
+                values = [reading.values(events, visits) for events in source.values]
             except (HaltedError, DataError):
                 reading_codes.result()
                 raise
