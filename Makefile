@@ -13,7 +13,9 @@ INSTALLED := $(VENV)/.installed
 # The core with overflow checks and assertions, its dependencies as they are.
 CHECKED := --config profile.release.package.equipoise-core.overflow-checks=true \
 	--config profile.release.package.equipoise-core.debug-assertions=true
-FUZZ = cargo run --release --quiet -p equipoise-core $(FEATURES) $(CHECKED) --example fuzz -- --jobs $(JOBS)
+# With the workspace's features, so that the crates are those that `build` has made.
+FUZZ = cargo build --release --quiet --workspace $(FEATURES) $(CHECKED) --example fuzz && \
+	target/release/examples/fuzz --jobs $(JOBS)
 RUST_SOURCES := $(shell find rust_ext -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 
 .PHONY: help build demo test test-rust test-python test-fuzz fuzz lint bench clean
@@ -71,6 +73,7 @@ lint: build ## Formatting, lints, types, and the stubs of the compiled module
 bench: build ## Measure speed and memory against rivals (results are asserted equal first)
 	$(BIN)/maturin develop --release --extras dev,bench --quiet $(FEATURES)
 	$(BIN)/python benches/extract.py
+	$(BIN)/python benches/refit.py
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target demo .mypy_cache .ruff_cache .pytest_cache .hypothesis python/equipoise/_core*.so

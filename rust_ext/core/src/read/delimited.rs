@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use memchr::memchr;
 use std::borrow::Cow;
 
+use super::find_column;
 use super::simd::{RowEnd, Wanted, locate, mark};
 use super::word::Word;
 
@@ -189,21 +190,6 @@ fn fields_of(header: &[u8]) -> Vec<String> {
         String::from_utf8_lossy(&text).trim().to_owned()
     };
     spans.iter().map(field).collect()
-}
-
-/// The place of column `name`: the exact spelling first, else in any case (MIMIC-III writes capitals).
-///
-/// # Errors
-/// [`Error::Column`] if there is none.
-pub fn find_column(table: &str, columns: &[String], name: &str) -> Result<usize> {
-    let exact = columns.iter().position(|column| column == name);
-    exact
-        .or_else(|| columns.iter().position(|column| column.eq_ignore_ascii_case(name)))
-        .ok_or_else(|| Error::Column {
-            table: table.to_owned(),
-            column: name.to_owned(),
-            got: columns.to_vec(),
-        })
 }
 
 /// One row; its fields are numbered as the wanted columns are.

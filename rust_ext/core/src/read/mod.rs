@@ -6,6 +6,7 @@
 
 mod batch;
 mod caught;
+mod cut;
 pub mod delimited;
 mod gzip;
 #[cfg(feature = "isal")]
@@ -23,9 +24,8 @@ pub mod word;
 use crate::error::{Error, Result};
 pub use batch::{Batch, is_text};
 use caught::caught;
+use cut::{Cut, cut};
 use delimited::Row;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -259,61 +259,19 @@ fn work<S: Sink>(
     }
 }
 
-/// A table cut into units, the files that they are of, and bytes in all.
-#[derive(Default)]
-struct Cut {
-    units: Vec<Unit>,
-    texts: Vec<text::TextFile>,
-    parquets: Vec<parquet::ParquetFile>,
-    total: u64,
-}
-
-fn cut(table: &Table, block: u64) -> Result<Cut> {
-    let mut cut = Cut::default();
-    for path in &table.files {
-        cut.total += std::fs::metadata(path).map_err(|error| io_error(path, error))?.len();
-        match Format::of(path)? {
-            Format::Gzip => cut.units.push(Unit::Gzip(path.clone())),
-            Format::Parquet => {
-                let file = parquet::ParquetFile::open(path, &table.columns)?;
-                cut.units.extend(file.units(cut.parquets.len()));
-                cut.parquets.push(file);
-            }
-            Format::Text => {
-                let file = text::TextFile::open(path, &table.columns, block)?;
-                let number = cut.texts.len();
-                cut.units
-                    .extend((0..file.chunks()).map(|chunk| Unit::Text { file: number, chunk }));
-                cut.texts.push(file);
-            }
-        }
-    }
-    Ok(cut)
-}
-
-/// What a file holds, told by its first bytes rather than by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Text,
-    Gzip,
-    Parquet,
-}
-
-impl Format {
-    fn of(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(|error| io_error(path, error))?;
-        let mut magic = Vec::with_capacity(4);
-        file.by_ref().take(4).read_to_end(&mut magic).map_err(|error| io_error(path, error))?;
-        let ends = |suffix: &str| path.to_string_lossy().to_ascii_lowercase().ends_with(suffix);
-        match magic.as_slice() {
-            [] => Err(Error::Empty { table: name_of(path) }),
-            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
-            b"PAR1" => Ok(Self::Parquet),
-            _ if ends(".gz") => Err(damaged(path, "bytes that are not gzip")),
-            _ if ends(".parquet") => Err(damaged(path, "bytes that are not Parquet")),
-            _ => Ok(Self::Text),
-        }
-    }
+/// The place of column `name`: the exact spelling first, else in any case (MIMIC-III writes capitals).
+///
+/// # Errors
+/// [`Error::Column`] if there is none.
+pub fn find_column(table: &str, columns: &[String], name: &str) -> Result<usize> {
+    let exact = columns.iter().position(|column| column == name);
+    exact
+        .or_else(|| columns.iter().position(|column| column.eq_ignore_ascii_case(name)))
+        .ok_or_else(|| Error::Column {
+            table: table.to_owned(),
+            column: name.to_owned(),
+            got: columns.to_vec(),
+        })
 }
 
 /// The name by which messages call a file.

@@ -1,7 +1,7 @@
 //! Parquet: the wanted columns of one row group at a time.
 
 use super::caught::caught;
-use super::delimited::find_column;
+use super::find_column;
 use super::{Batch, Shared, Sink, Unit, damaged, io_error, name_of, undecodable};
 use crate::error::{Error, Result};
 use arrow_array::ArrayRef;

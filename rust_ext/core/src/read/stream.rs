@@ -1,6 +1,6 @@
 //! Arrow streams: batches that others make, in pieces that as many threads as asked for take in turn.
 
-use super::delimited::find_column;
+use super::find_column;
 use super::{Batch, Failure, Run, Sink, on_threads};
 use crate::error::{Error, Result};
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchReader};

@@ -2,6 +2,7 @@
 
 use super::ValueRecords;
 use super::exact::mean;
+use std::ops::Range;
 
 /// Visit (28 bits), lab (20 bits), count (16 bits), and the scaled sum of that many values.
 #[derive(Clone, Copy)]
@@ -87,8 +88,23 @@ pub(super) fn combine(
             records.shrink_to_fit();
         }
     }
+    close_gaps(&mut labs, &mut values, made.into_iter().rev());
+    let mut total = 0;
+    for offset in &mut offsets {
+        total += *offset;
+        *offset = total;
+    }
+    ValueRecords { offsets, labs, values, ..ValueRecords::default() }
+}
+
+/// Moves what stands in `filled`, ascending ranges, together at the front.
+fn close_gaps(
+    labs: &mut Vec<i32>,
+    values: &mut Vec<f64>,
+    filled: impl Iterator<Item = Range<usize>>,
+) {
     let mut end = 0;
-    for range in made.into_iter().rev() {
+    for range in filled {
         let (start, length) = (end, range.len());
         if range.start > start {
             labs.copy_within(range.clone(), start);
@@ -98,12 +114,6 @@ pub(super) fn combine(
     }
     labs.truncate(end);
     values.truncate(end);
-    let mut total = 0;
-    for offset in &mut offsets {
-        total += *offset;
-        *offset = total;
-    }
-    ValueRecords { offsets, labs, values, ..ValueRecords::default() }
 }
 
 /// Visits between which about equally many records lie, from 0 to `visits`.
