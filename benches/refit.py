@@ -1,6 +1,6 @@
 """What a fold costs: vocabulary, deciles and encoding anew from records, on random subjects.
 
-    python benches/refit.py [--hospital DIR] [--repeat 5]
+python benches/refit.py [--hospital DIR] [--repeat 5]
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import argparse
 import time
 from pathlib import Path
 
-import extract
-
 import equipoise as eq
+import extract
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ use std::io::{self, Read};
 
 const INPUT: usize = 256 << 10;
 const MAGIC: u8 = 0x1f;
+const DEFLATE: u8 = 8;
+const LONGEST_HEADER: usize = 1 << 20;
 const TRAILER: usize = 8;
 
 /// The end of a member: where in the text, and the checksum and length (modulo 2^32) it should have.
@@ -67,7 +69,8 @@ enum Stage {
 pub struct Inflater<R> {
     source: R,
     state: Box<isal::inflate_state>,
-    header: isal::isal_gzip_header,
+    /// What has come of a header that is not whole yet.
+    head: Vec<u8>,
     input: Vec<u8>,
     at: usize,
     at_end: bool,
@@ -87,9 +90,8 @@ impl<R: Read> Inflater<R> {
             isal::isal_inflate_init(&raw mut *state);
             state
         };
-        let (header, stage) = (empty_header(), Stage::Header);
-        let (input, trailer) = (Vec::new(), Vec::with_capacity(TRAILER));
-        Self { source, state, header, input, at: 0, at_end: false, stage, trailer }
+        let (head, input, trailer) = (Vec::new(), Vec::new(), Vec::with_capacity(TRAILER));
+        Self { source, state, head, input, at: 0, at_end: false, stage: Stage::Header, trailer }
     }
 
     /// Fills `out` as far as the stream goes: how many bytes, and to `ends` the members that end there.
@@ -126,21 +128,22 @@ impl<R: Read> Inflater<R> {
     }
 
     fn header(&mut self) -> io::Result<()> {
-        if self.left().is_empty() {
+        let left = self.input.len() - self.at;
+        if left == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // ISA-L keeps in `header` where it stands, if the input breaks off in the middle of one.
-        let mut header = self.header;
-        let (outcome, _) = self.call(&mut [], |state| {
-            // SAFETY: `state` is initialised and names the live input; `header` has no buffers, and its
-            // null pointers say so.
-            unsafe { isal::isal_read_gzip_header(state, &raw mut header) }
-        })?;
-        self.header = header;
-        if outcome == 0 {
-            self.state.crc_flag = isal::ISAL_DEFLATE;
-            self.stage = Stage::Body;
-        }
+        let before = self.head.len();
+        self.head.extend_from_slice(&self.input[self.at..]);
+        let Some(length) = header_length(&self.head)? else {
+            self.at += left;
+            return Ok(());
+        };
+        self.at += length - before;
+        self.head.clear();
+        // SAFETY: `state` was initialised in `new`.
+        unsafe { isal::isal_inflate_reset(&raw mut *self.state) };
+        self.state.crc_flag = isal::ISAL_DEFLATE;
+        self.stage = Stage::Body;
         Ok(())
     }
 
@@ -186,9 +189,7 @@ impl<R: Read> Inflater<R> {
         if self.left().first() != Some(&MAGIC) {
             return Err(invalid("bytes after the end of the stream"));
         }
-        // SAFETY: `state` was initialised in `new`.
-        unsafe { isal::isal_inflate_reset(&raw mut *self.state) };
-        (self.header, self.stage) = (empty_header(), Stage::Header);
+        self.stage = Stage::Header;
         Ok(())
     }
 
@@ -206,7 +207,8 @@ impl<R: Read> Inflater<R> {
         self.state.next_out = out.as_mut_ptr();
         self.state.avail_out = room as u32;
         let outcome = function(&raw mut *self.state);
-        self.at = self.input.len() - self.state.avail_in as usize;
+        let left = (self.state.avail_in as usize).min(self.input.len());
+        self.at = self.input.len() - left;
         if outcome < 0 || outcome == isal::ISAL_NEED_DICT as i32 {
             return Err(invalid(&format!("ISA-L code {outcome}")));
         }
@@ -214,13 +216,42 @@ impl<R: Read> Inflater<R> {
     }
 }
 
-fn empty_header() -> isal::isal_gzip_header {
-    // SAFETY: a struct of integers and raw pointers, for which zero is valid: no buffers.
-    unsafe {
-        let mut header: isal::isal_gzip_header = std::mem::zeroed();
-        isal::isal_gzip_header_init(&raw mut header);
-        header
+/// Bytes of the header that `bytes` begin with; `None` if it is not whole (RFC 1952, section 2.3).
+///
+/// ISA-L has a function for it, which goes wrong where a header is damaged or breaks off.
+fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+    const CHECKED: u8 = 2;
+    const EXTRA: u8 = 4;
+    const NAME: u8 = 8;
+    const COMMENT: u8 = 16;
+    const RESERVED: u8 = 0xe0;
+    let Some((&[MAGIC, 0x8b, DEFLATE, flags, ..], _)) = bytes.split_first_chunk::<10>() else {
+        let plausible = bytes.len() < 10;
+        return if plausible { Ok(None) } else { Err(invalid("a header that is none")) };
+    };
+    if bytes.len() > LONGEST_HEADER || flags & RESERVED != 0 {
+        return Err(invalid("a header that is none"));
     }
+    let mut at = 10;
+    if flags & EXTRA != 0 {
+        let Some(&[low, high]) = bytes.get(at..at + 2) else { return Ok(None) };
+        at += 2 + usize::from(u16::from_le_bytes([low, high]));
+    }
+    for flag in [NAME, COMMENT] {
+        if flags & flag != 0 {
+            let text = bytes.get(at..).and_then(|rest| memchr::memchr(0, rest));
+            let Some(length) = text else { return Ok(None) };
+            at += length + 1;
+        }
+    }
+    if flags & CHECKED != 0 {
+        let Some(&[low, high]) = bytes.get(at..at + 2) else { return Ok(None) };
+        if crc32fast::hash(&bytes[..at]) as u16 != u16::from_le_bytes([low, high]) {
+            return Err(invalid("the checksum of a header does not match"));
+        }
+        at += 2;
+    }
+    Ok((at <= bytes.len()).then_some(at))
 }
 
 fn invalid(what: &str) -> io::Error {
