@@ -30,7 +30,6 @@ from equipoise.tasks import GroupSettings, Window
 SEPARATOR: Final = "\x1f"
 CODE_TABLE: Final = dict.fromkeys(("kind", "system", "code", "title"), pl.String)
 LAB_TABLE: Final = dict.fromkeys(("lab", "title"), pl.String)
-NO_VISIT: Final = "no visit id"
 #: Files, or the name of an Arrow stream and the stream.
 Events = list[Path] | tuple[str, Any]
 
@@ -122,7 +121,7 @@ class Reading:
             progress=self.tell(events.table),
         )
         check_rows(where, sum(rows for _, rows in counts))
-        ledger = ledger_of(events.table, counts, {})
+        ledger = ledger_of(events.table, counts)
         parts = _parts(names, ["code", "system"][: len(columns) - 1])
         if events.split is not None:
             rows = events.split(parts.with_row_index("raw"))
@@ -150,7 +149,7 @@ class Reading:
         check_rows(where, sum(rows for _, rows in counts))
         parts = _parts(names, events.lab)
         table = parts.select(lab_name(events.lab), self.titles(events.dictionary, parts))
-        return Values(offsets, labs, values, table, ledger_of(events.table, counts, {}))
+        return Values(offsets, labs, values, table, ledger_of(events.table, counts))
 
     def means(
         self,
@@ -350,15 +349,9 @@ def _parts(names: Iterable[str], columns: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(split, schema=dict.fromkeys(columns, pl.String), orient="row")
 
 
-def ledger_of(
-    table: str, counts: Sequence[tuple[str, int]], left_out: Mapping[str, int]
-) -> pl.DataFrame:
-    """The core's counts; rows that `left_out` names came to it without a visit id."""
-    hidden = sum(left_out.values())
-    rows = [(table, outcome, n - hidden if outcome == NO_VISIT else n) for outcome, n in counts] + [
-        (table, reason, n) for reason, n in left_out.items()
-    ]
-    rows = [row for row in rows if row[2] or row[1] == schema.USED]
+def ledger_of(table: str, counts: Iterable[tuple[str, int]]) -> pl.DataFrame:
+    """The rows of `schema.LEDGER` for a table, from how many rows had each outcome."""
+    rows = [(table, outcome, n) for outcome, n in counts if n or outcome == schema.USED]
     return pl.DataFrame(rows, schema=dict(schema.LEDGER), orient="row")
 
 

@@ -347,7 +347,7 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     if reading.strict:
         refuse(reading, visits, pl.concat([coded.ledger, measured.ledger]))
     of_stays = stays.ledger.select(list(schema.LEDGER))
-    of_visits = ledger_of("visits", [*fates.items()], {})
+    of_visits = ledger_of("visits", fates.items())
     ledger = pl.concat([of_stays, of_visits, coded.ledger, measured.ledger])
     return VisitRecords(
         subjects=subjects,

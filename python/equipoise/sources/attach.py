@@ -1,4 +1,4 @@
-"""Events to visits where the compiled reader cannot tell: by time, and within a window.
+"""MEDS events to visits: by time, and within a window (the core does it for all other sources).
 
 polars streams the table into Parquet files that the reader then takes. What is left out keeps its
 row, without a visit id and with the reason, so that it can be counted.
@@ -6,7 +6,7 @@ row, without a visit id and with the reason, so that it can be counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ class Attaching:
     visit: str | None
     subject: str | None
     columns: Sequence[str]
-    when: When | None
+    when: When
 
 
 def scan(files: Sequence[Path]) -> pl.LazyFrame:
@@ -78,9 +78,7 @@ def attach(
     One file at a time, so that memory is bounded by the largest. Raises `DataError`, and
     `UsageError` if the visits do not have what the window is counted from.
     """
-    if window and window.anchor != "start" and how.when and how.when.unit == "minutes":
-        raise UsageError("until: events in minutes since admission want a window of admission+TIME")
-    columns = [how.visit, how.subject, *how.columns, how.when and how.when.column]
+    columns = [how.visit, how.subject, *how.columns, how.when.column]
     wanted = list(dict.fromkeys(column for column in columns if column))
     check_columns(files, wanted)
     limits = _limits(visits, window)
@@ -104,12 +102,6 @@ def attach(
     return written
 
 
-def count_fates(files: Sequence[Path]) -> Mapping[str, int]:
-    """How many rows of attached files are left out, by reason."""
-    counted = scan(files).group_by(FATE).agg(pl.len()).drop_nulls().sort(FATE).collect()
-    return dict(counted.iter_rows())
-
-
 def _limits(visits: pl.DataFrame, window: Window | None) -> pl.LazyFrame:
     """Each visit's id, subject, start and end, and the last moment that counts."""
     if window is not None and window.anchor not in visits.columns:
@@ -125,12 +117,8 @@ def _limits(visits: pl.DataFrame, window: Window | None) -> pl.LazyFrame:
     return frame.lazy()
 
 
-def _time(when: When | None, schema_: pl.Schema) -> pl.Expr:
-    if when is None:
-        return pl.lit(None, pl.Datetime("us"))
+def _time(when: When, schema_: pl.Schema) -> pl.Expr:
     column = pl.col(when.column)
-    if when.unit == "minutes":
-        return column.cast(pl.Float64)
     if schema_[when.column].is_temporal():
         return column.cast(pl.Datetime("us"))
     text = column.str.strip_chars().str.replace("T", " ", literal=True).str.slice(0, 19)
@@ -175,10 +163,7 @@ def _fate(how: Attaching, window: Window | None) -> pl.Expr:
         placed = nothing
     if window is None:
         return placed
-    # An event without a time of its own is known when the visit is over.
-    at = pl.col("__end") if how.when is None else pl.col(AT)
-    minutes = how.when is not None and how.when.unit == "minutes"
-    limit = pl.lit(window.minutes) if minutes else pl.col("__limit")
+    at, limit = pl.col(AT), pl.col("__limit")
     # A visit without a prediction lies before one that has it.
     open_end = window.anchor == "prediction_time"
     unknown = at.is_null() if open_end else at.is_null() | limit.is_null()

@@ -126,7 +126,7 @@ def _fate_of_visit(rows: pl.DataFrame, people: pl.DataFrame | None) -> pl.Expr:
         .then(pl.lit("end before start"))
         .when(~known)
         .then(pl.lit("unknown subject"))
-        .when(visit.cum_count().over(schema.VISIT_ID) > 1)
+        .when(~visit.is_first_distinct())
         .then(pl.lit("visit id twice"))
         .otherwise(pl.lit(schema.USED))
     )
@@ -137,7 +137,7 @@ def _fate_of_subject(visits: pl.DataFrame) -> pl.Expr:
     return (
         pl.when(subject.is_null())
         .then(pl.lit("no subject"))
-        .when(subject.cum_count().over(schema.SUBJECT_ID) > 1)
+        .when(~subject.is_first_distinct())
         .then(pl.lit("subject id twice"))
         .when(subject.is_in(visits[schema.SUBJECT_ID].unique().implode()))
         .then(pl.lit(schema.USED))

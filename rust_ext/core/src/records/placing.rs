@@ -220,7 +220,7 @@ impl<'a> Placer<'a> {
     }
 
     /// The moment of a row; [`UNKNOWN`] if it is empty or cannot be read.
-    pub fn time_of(&self, row: &Row<'_>) -> i64 {
+    fn time_of(&self, row: &Row<'_>) -> i64 {
         match self.places.time {
             None => UNKNOWN,
             Some((column, clock)) => clock.moment(row.field(column)),
@@ -314,7 +314,7 @@ impl Clock {
     }
 
     /// The moments of a column of times or minutes, or of text.
-    pub(super) fn moments(self, batch: &Batch<'_>, column: usize) -> Result<Vec<i64>> {
+    fn moments(self, batch: &Batch<'_>, column: usize) -> Result<Vec<i64>> {
         if is_text(batch.columns[column].data_type()) {
             let texts = batch.cast(column, &DataType::LargeUtf8, "text")?;
             let texts = texts.as_string::<i64>().iter();
