@@ -18,7 +18,7 @@ FUZZ = cargo build --release --quiet --workspace $(FEATURES) $(CHECKED) --exampl
 	target/release/examples/fuzz --jobs $(JOBS)
 RUST_SOURCES := $(shell find rust_ext -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 
-.PHONY: help build demo test test-rust test-python test-fuzz fuzz lint bench clean
+.PHONY: help build demo test test-rust test-python test-fuzz fuzz lint lint-rust lint-python bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,13 +48,15 @@ build: $(INSTALLED) ## Make the virtual environment and build the Rust extension
 demo: build ## Walk the whole road on a simulated hospital; ends with the path of report.html
 	$(BIN)/equipoise demo --out demo --force
 
-test: build lint test-rust test-fuzz test-python ## Run every test: Rust, Python, lint, types, a little fuzzing
+test: build ## Run every test: Rust, Python, lint, types, a little fuzzing
+	$(MAKE) --no-print-directory --output-sync -j $(JOBS) lint-rust lint-python test-rust
+	$(MAKE) --no-print-directory test-fuzz test-python
 
 test-rust: build
 	cargo test --release --quiet --workspace $(FEATURES)
 
 test-python: build
-	$(BIN)/pytest -q -n $(JOBS)
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 test-fuzz: build
 	$(FUZZ) --seconds 20
@@ -62,11 +64,15 @@ test-fuzz: build
 fuzz: build ## Two million random mutations of small tables (about 20 minutes): no panic, no wrong count
 	$(FUZZ) --seed $$(date +%s) --count 2000000
 
-lint: build ## Formatting, lints, types, and the stubs of the compiled module
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet .
+lint: lint-rust lint-python ## Formatting, lints, types, and the stubs of the compiled module
+
+lint-rust: build
 	cargo fmt --check
 	cargo clippy --release --quiet --all-targets $(FEATURES) -- -D warnings
+
+lint-python: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest equipoise._core
 
