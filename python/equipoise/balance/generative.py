@@ -10,7 +10,7 @@ from equipoise.balance.plan import plan_balance
 from equipoise.cohort import Cohort, concat
 
 if TYPE_CHECKING:
-    from equipoise.generator.network import GeneratorConfig
+    from equipoise.generator.config import GeneratorConfig
 
 
 def fairplay(

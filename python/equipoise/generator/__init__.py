@@ -1,8 +1,8 @@
 """The conditional generator of records: HALO's two-level model, trained and sampled in JAX."""
 
 from equipoise.generator.checkpoint import Generator, load_generator
+from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.likelihood import log_likelihood
-from equipoise.generator.network import GeneratorConfig
 from equipoise.generator.sampling import sample
 from equipoise.generator.training import train_generator
 

@@ -19,7 +19,8 @@ from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.generator.conditions import Conditions
-from equipoise.generator.network import GeneratorConfig, Graph, Params, named_arrays, outline
+from equipoise.generator.config import GeneratorConfig
+from equipoise.generator.network import Graph, Params, named_arrays, outline
 from equipoise.vocabulary import Vocabulary
 
 WEIGHTS: Final = "weights.safetensors"

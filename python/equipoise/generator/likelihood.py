@@ -9,8 +9,8 @@ from equipoise.cohort import Cohort
 from equipoise.generator.batches import batches, bucket, last_visits
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.conditions import Conditions
+from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.network import (
-    GeneratorConfig,
     Graph,
     Params,
     end_token,

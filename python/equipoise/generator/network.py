@@ -1,9 +1,8 @@
-"""The whole network and its size: the coarse model and the head, joined."""
+"""The whole network: the coarse model and the head, joined."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Final
 
@@ -13,90 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from equipoise.cohort import Cohort
-from equipoise.errors import DataError
 from equipoise.generator.batches import Batch
+from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.head import Head
 from equipoise.generator.model import Coarse
-from equipoise.generator.sizes import blocks_of, round_up
+from equipoise.generator.sizes import blocks_of
 
 #: The network without its weights: static, hashable, what `jax.jit` compiles for.
 Graph = nnx.GraphDef[Any]
 #: The weights: a pytree of float32 arrays.
 Params = nnx.State[Any, Any]
 _BIAS: Final = "head.bias_GB"
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Size and training of a generator; `for_cohort` picks values that suit the data.
-
-    width, layers, heads: of the coarse decoder. head_hidden, block: of the fine head.
-    max_visits: longer subjects are cut to their last `max_visits`, for the label sits on the last.
-    batch_subjects: subjects per step. max_steps: the most steps there will be.
-    evaluate_every: steps between looks at the tuning subjects. patience: how many such looks in a
-    row may fail to improve before training ends. learning_rate: Adam's, constant as in HALO.
-    """
-
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    head_hidden: int = 512
-    block: int = 256
-    max_visits: int = 20
-    batch_subjects: int = 64
-    learning_rate: float = 3e-4
-    max_steps: int = 100_000
-    evaluate_every: int = 500
-    patience: int = 5
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise DataError(
-                    table="GeneratorConfig",
-                    column=field.name,
-                    want="a number above 0",
-                    got=str(getattr(self, field.name)),
-                )
-        if self.width % self.heads:
-            raise DataError(
-                table="GeneratorConfig",
-                column="heads",
-                want=f"a divisor of the width {self.width}",
-                got=str(self.heads),
-            )
-
-    @staticmethod
-    def for_cohort(cohort: Cohort) -> GeneratorConfig:
-        """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records."""
-        lengths = np.diff(cohort.visit_offsets)
-        visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
-        config = GeneratorConfig(
-            block=128 if len(cohort.vocabulary) < 4096 else 256,
-            max_visits=round_up(longest, 1) if longest <= 8 else 20,
-        )
-        if visits < 20_000:
-            return replace(
-                config,
-                width=64,
-                layers=2,
-                head_hidden=128,
-                learning_rate=5e-4,
-                max_steps=1500,
-                evaluate_every=25,
-            )
-        if visits < 200_000:
-            return replace(
-                config,
-                width=128,
-                layers=3,
-                head_hidden=256,
-                learning_rate=5e-4,
-                max_steps=20_000,
-                evaluate_every=200,
-            )
-        return config
 
 
 class Halo(nnx.Module):

@@ -20,10 +20,10 @@ from equipoise.errors import DataError
 from equipoise.generator.batches import Batch, batches, bucket, last_visits
 from equipoise.generator.checkpoint import HISTORY, Generator
 from equipoise.generator.conditions import Conditions
+from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.likelihood import subject_nats
 from equipoise.generator.model import PADDING
 from equipoise.generator.network import (
-    GeneratorConfig,
     Graph,
     Halo,
     Params,
