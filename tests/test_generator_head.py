@@ -10,15 +10,24 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from equipoise.generator.head import Head
+from equipoise.generator.head import BlockHead, Head
 from equipoise.generator.sampling import thresholds
 from equipoise.generator.sizes import blocks_of, round_up
+from equipoise.generator.triangle import HaloHead
 from generator_toys import random_weights
 
+KINDS = {
+    "block": lambda blocks, size: BlockHead(blocks, size, width=8, hidden=16),
+    "halo": lambda blocks, size: HaloHead(blocks, size, width=8),
+}
+both = pytest.mark.parametrize("kind", KINDS)
 
-def random_head(tokens: int, block: int, seed: int = 0, spread: float = 0.4) -> Head:
+
+def random_head(
+    tokens: int, block: int, seed: int = 0, spread: float = 0.4, kind: str = "block"
+) -> Head:
     """At least so many tokens, in blocks of at most so many."""
-    head = nnx.eval_shape(lambda: Head(*blocks_of(tokens, block), width=8, hidden=16))
+    head = nnx.eval_shape(lambda: KINDS[kind](*blocks_of(tokens, block)))
     graph, shapes = nnx.split(head)
     return nnx.merge(graph, random_weights(shapes, seed, spread))
 
@@ -32,19 +41,26 @@ def one_code_at_a_time(head: Head, h_ND: jax.Array, threshold_NV: jax.Array) -> 
     return x_NV
 
 
+@both
 @pytest.mark.parametrize("block", [1, 3, 7, 100])
-def test_no_logit_sees_its_own_or_a_later_code(block):
-    head = random_head(7, block)
+def test_no_logit_sees_its_own_or_a_later_code(kind, block):
+    head = random_head(7, block, kind=kind)
     tokens = head.tokens
-    h_1D, x_1V = jnp.ones((1, 8)), jnp.full((1, tokens), 0.5)
-    slope_VV = jax.jit(jax.jacrev(lambda x: head.logits(h_1D, x)[0]))(x_1V)[:, 0]
+    # Many histories, for some units rest at any one of them.
+    h_ND = jax.random.normal(jax.random.key(1), (32, 8))
+
+    def logits(x_V):
+        return head.logits(h_ND, jnp.broadcast_to(x_V, (32, tokens))).sum(axis=0)
+
+    slope_VV = jax.jit(jax.jacrev(logits))(jnp.full(tokens, 0.5))
     assert np.all(np.triu(slope_VV) == 0)
     assert np.all(slope_VV[np.tril_indices(tokens, -1)] != 0)
 
 
+@both
 @pytest.mark.parametrize("block", [2, 4, 6])
-def test_probabilities_of_all_visits_sum_to_one(block):
-    head = random_head(6, block)
+def test_probabilities_of_all_visits_sum_to_one(kind, block):
+    head = random_head(6, block, kind=kind)
     x_NV = jnp.array(list(itertools.product([0, 1], repeat=6)), jnp.float32)
     x_NV = jnp.pad(x_NV, ((0, 0), (0, head.tokens - 6)))
     bias_V = jnp.where(jnp.arange(head.tokens) < 6, head.bias_GB[...].ravel(), -jnp.inf)
@@ -55,9 +71,10 @@ def test_probabilities_of_all_visits_sum_to_one(block):
     assert np.exp(nats_N).sum() == pytest.approx(1, abs=1e-5)
 
 
+@both
 @pytest.mark.parametrize(("tokens", "block"), [(7, 3), (50, 16), (50, 64)])
-def test_sampler_equals_one_code_at_a_time(tokens, block):
-    head = random_head(tokens, block)
+def test_sampler_equals_one_code_at_a_time(kind, tokens, block):
+    head = random_head(tokens, block, kind=kind, spread=0.6)
     h_ND = jax.random.normal(jax.random.key(1), (256, 8))
     visit_N = jnp.arange(256)
     tokens = head.tokens
@@ -66,6 +83,19 @@ def test_sampler_equals_one_code_at_a_time(tokens, block):
     np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
     alone_NV = np.asarray(head.logits(h_ND, jnp.zeros((256, tokens))) > threshold_NV)
     assert np.any(x_NV != alone_NV, axis=1).mean() > 0.2, "the codes must depend on each other"
+
+
+@pytest.mark.parametrize("bias", [-4.0, 0.0])
+def test_lists_of_codes_do_as_products_do(bias):
+    """Sparse visits have their codes gathered, visits of very many codes are multiplied."""
+    head = random_head(240, 24, spread=0.15, kind="halo")
+    head.bias_GB[...] = head.bias_GB[...] + bias
+    h_ND = jax.random.normal(jax.random.key(1), (64, 8))
+    visit_N = jnp.arange(64)
+    threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, head.tokens)
+    x_NV = np.asarray(jax.jit(lambda head, h, t: head.sample(h, t))(head, h_ND, threshold_NV))
+    assert (x_NV.sum(axis=1).max() * 12 < 240) == (bias < 0), "each case takes its own way"
+    np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
 
 
 def test_a_long_chain_within_a_block_settles():

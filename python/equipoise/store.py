@@ -141,9 +141,14 @@ def read_manifest(folder: Path | str, kind: str | None = None) -> dict[str, Any]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys (the same value gives the same bytes)."""
+    """Write `value` as indented JSON with sorted keys (the same value gives the same bytes).
+
+    The file is there in one step: a run that is killed leaves none, or a whole one.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from equipoise.generator.checkpoint import Generator, load_generator
 from equipoise.generator.config import GeneratorConfig
+from equipoise.generator.from_halo import from_halo_checkpoint
 from equipoise.generator.likelihood import log_likelihood
 from equipoise.generator.sampling import sample
 from equipoise.generator.training import train_generator
@@ -9,6 +10,7 @@ from equipoise.generator.training import train_generator
 __all__ = [
     "Generator",
     "GeneratorConfig",
+    "from_halo_checkpoint",
     "load_generator",
     "log_likelihood",
     "sample",

@@ -35,9 +35,14 @@ class Conditions:
         """The levels of each group, sorted."""
         return {name: self.cells[name].unique().sort().to_list() for name in self.by}
 
+    @property
+    def bits(self) -> int:
+        """How many bits there are: the label and each group's levels."""
+        return 1 + sum(len(levels) for levels in self.levels.values())
+
     def __len__(self) -> int:
         """K, rounded up: a level more or less in another fold then changes no shape."""
-        return -(-(1 + sum(len(levels) for levels in self.levels.values())) // 8) * 8
+        return -(-self.bits // 8) * 8
 
     def encode(self, subjects: pl.DataFrame) -> npt.NDArray[np.float32]:
         """(S, K) bits: label, one of each group's levels, unused ones. All must be `known`."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
-from equipoise.generator.sizes import round_up
+from equipoise.generator.sizes import blocks_of, round_up
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Size and training of a generator; `for_cohort` picks values that suit the data.
 
-    width, layers, heads: of the coarse decoder. head_hidden, block: of the fine head.
+    width, layers, heads: of the coarse decoder. condition_every_visit: whether the condition is
+    added to the row of every visit, or has one row of its own only, as in HALO.
+    head: the fine head, "block" (block-NADE) or "halo" (the paper's masked layers). block: its
+    codes to a block. head_hidden: its hidden width, if "block". spare_tokens: unused tokens wanted
+    between the codes and the end of a record (`from_halo` keeps HALO's label columns there).
     max_visits: longer subjects are cut to their last `max_visits`, for the label sits on the last.
     batch_subjects: subjects per step. max_steps: the most steps there will be.
     evaluate_every: steps between looks at the tuning subjects. patience: how many such looks in a
@@ -25,7 +30,10 @@ class GeneratorConfig:
     width: int = 256
     layers: int = 4
     heads: int = 4
+    condition_every_visit: bool = True
+    head: Literal["block", "halo"] = "block"
     head_hidden: int = 512
+    spare_tokens: int = 0
     block: int = 256
     max_visits: int = 20
     batch_subjects: int = 64
@@ -36,13 +44,18 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
+            value = getattr(self, field.name)
+            if not (isinstance(value, bool | str) or value > 0 or field.default == value == 0):
                 raise DataError(
                     table="GeneratorConfig",
                     column=field.name,
                     want="a number above 0",
-                    got=str(getattr(self, field.name)),
+                    got=str(value),
                 )
+        if self.head not in ("block", "halo"):
+            raise DataError(
+                table="GeneratorConfig", column="head", want="block or halo", got=str(self.head)
+            )
         if self.width % self.heads:
             raise DataError(
                 table="GeneratorConfig",
@@ -50,6 +63,10 @@ class GeneratorConfig:
                 want=f"a divisor of the width {self.width}",
                 got=str(self.heads),
             )
+
+    def blocks(self, codes: int) -> tuple[int, int]:
+        """How many blocks of how many tokens a head of so many codes has, the end included."""
+        return blocks_of(codes + self.spare_tokens + 1, self.block)
 
     @staticmethod
     def for_cohort(cohort: Cohort) -> GeneratorConfig:

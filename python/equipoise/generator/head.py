@@ -1,33 +1,77 @@
-"""The fine model: the codes of one visit in their fixed order, each given all codes before it.
+"""Fine heads: the codes of one visit in their fixed order, each given all codes before it.
 
 Codes stand in G equal blocks of B. With h what is known before the visit, x the visit and E, U, D
-learned, for block g
+learned, for block g of `BlockHead`
 
     a_g = h W + (sum of E over the codes of earlier blocks),    z_g = relu(a_g + b_g),
     logits_g = z_g U_g + c_g + x_g D_g,                         D_g strictly triangular,
 
 a neural autoregressive distribution estimator (Larochelle and Murray, 2011) by blocks. Like HALO's
-pair of masked V x V layers it is a normalised product of Bernoullis, P(x) = prod_j P(x_j | x_<j),
-with about V (2 H + B) weights in place of 2 V^2.
+pair of masked V x V layers (`triangle.HaloHead`) it is a normalised product of Bernoullis,
+P(x) = prod_j P(x_j | x_<j), with about V (2 H + B) weights in place of 2 V^2.
 
 Letters: N visits, V = G B tokens, D width, H hidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-_Block = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
-
-class Head(nnx.Module):
-    """Logits of V tokens given (N, D); exact sampling in one pass over the blocks.
+class Head(Protocol):
+    """What the rest of the network needs of a head of V tokens, whatever its layers are.
 
     A token whose bias is -inf is never drawn and has no nats and no gradient.
     """
+
+    tokens: int
+    bias_GB: nnx.Param[jax.Array]  # noqa: N815
+
+    def logits(self, h_ND: jax.Array, x_NV: jax.Array) -> jax.Array:
+        """(N, V) log-odds of every token given h and the tokens of x_NV before it."""
+
+    def sample(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
+        """(N, V) booleans: token j is on iff its logit, given those before it, is above threshold.
+
+        With threshold logit(u), u uniform, this is an exact draw.
+        """
+
+
+def fixed_point(
+    evaluate: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    first_NB: jax.Array,
+    threshold_NB: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The x with x = [logits(x) > threshold], and what `evaluate` gives beside its logits.
+
+    Where logit j depends only on the tokens before j, every round settles at least one more token,
+    so that x is reached in at most B + 1 rounds from anywhere and is the one that ancestral
+    sampling gives: token by token, from left to right.
+    """
+    State = tuple[jax.Array, jax.Array, jax.Array]
+
+    def look(x_NB: jax.Array) -> State:
+        logits_NB, beside = evaluate(x_NB)
+        return x_NB, logits_NB > threshold_NB, beside
+
+    def moved(state: State) -> jax.Array:
+        return jnp.any(state[0] != state[1])
+
+    x_NB, _, beside = lax.while_loop(moved, lambda state: look(state[1]), look(first_NB))
+    return x_NB, beside
+
+
+_Block = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+class BlockHead(nnx.Module):
+    """Block-NADE, see above: a scan over the blocks, to score as to draw."""
 
     def __init__(self, blocks: int, size: int, *, width: int, hidden: int) -> None:
         self.tokens = blocks * size
@@ -39,7 +83,7 @@ class Head(nnx.Module):
         self.direct_GBB = nnx.Param(jnp.zeros((blocks, size, size)))
 
     def logits(self, h_ND: jax.Array, x_NV: jax.Array) -> jax.Array:
-        """(N, V) log-odds of every token given h and the tokens of x_NV before it."""
+        """See `Head.logits`."""
         x_NV = x_NV.astype(h_ND.dtype)
 
         def step(a_NH: jax.Array, inputs: tuple[_Block, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -52,16 +96,11 @@ class Head(nnx.Module):
         return self._from_blocks(logits_GNB)
 
     def sample(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
-        """(N, V) booleans: token j is on iff its logit, given those before it, is above threshold.
-
-        With threshold logit(u), u uniform, this is an exact draw. Within a block it iterates
-        x <- [logits(x) > threshold]: as j depends only on what is before it, every round settles at
-        least one more token, so a fixed point is reached and is the one ancestral sampling gives.
-        """
+        """See `Head.sample`; within a block a fixed point settles the tokens."""
 
         def step(a_NH: jax.Array, inputs: tuple[_Block, jax.Array]) -> tuple[jax.Array, jax.Array]:
             block, threshold_NB = inputs
-            x_NB = _fixed_point(_given_earlier(block, a_NH), _strict(block), threshold_NB)
+            x_NB = _settle(_given_earlier(block, a_NH), _strict(block), threshold_NB)
             return _with_codes(block, a_NH, x_NB.astype(a_NH.dtype)), x_NB
 
         threshold_GNB = self._to_blocks(threshold_NV)
@@ -97,17 +136,8 @@ def _with_codes(block: _Block, a_NH: jax.Array, x_NB: jax.Array) -> jax.Array:
     return a_NH + x_NB @ block[0]
 
 
-def _fixed_point(base_NB: jax.Array, direct_BB: jax.Array, threshold_NB: jax.Array) -> jax.Array:
-    State = tuple[jax.Array, jax.Array]
+def _settle(base_NB: jax.Array, direct_BB: jax.Array, threshold_NB: jax.Array) -> jax.Array:
+    def evaluate(x_NB: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return base_NB + x_NB.astype(base_NB.dtype) @ direct_BB, jnp.zeros(())
 
-    def above(x_NB: jax.Array) -> jax.Array:
-        return base_NB + x_NB.astype(base_NB.dtype) @ direct_BB > threshold_NB
-
-    def moved(state: State) -> jax.Array:
-        return jnp.any(state[0] != state[1])
-
-    def again(state: State) -> State:
-        return state[1], above(state[1])
-
-    first_NB = base_NB > threshold_NB
-    return lax.while_loop(moved, again, (first_NB, above(first_NB)))[1]
+    return fixed_point(evaluate, base_NB > threshold_NB, threshold_NB)[0]

@@ -149,7 +149,7 @@ class Coarse(nnx.Module):
     """What is known of a subject before each visit: condition and earlier visits, as D numbers.
 
     Rows are start, condition, visits; the row before a visit foresees it (HALO, Methods). The
-    condition is also added to the row of every visit.
+    condition may also be added to the row of every visit.
     """
 
     def __init__(
@@ -161,8 +161,10 @@ class Coarse(nnx.Module):
         width: int,
         layers: int,
         heads: int,
+        condition_every_visit: bool = True,
     ) -> None:
         rngs = nnx.Rngs(0)
+        self.condition_every_visit = condition_every_visit
         self.codes_VD = nnx.Param(jnp.zeros((codes, width)))
         self.condition_KD = nnx.Param(jnp.zeros((conditions, width)))
         self.start_1D = nnx.Param(jnp.zeros((1, width)))
@@ -182,7 +184,8 @@ class Coarse(nnx.Module):
     ) -> jax.Array:
         """Rows (R, D): start, conditions and visits, without positions."""
         condition_BD = self.embed_condition(condition_BK)
-        visits_ND = visits_ND + condition_BD[subject_N]
+        if self.condition_every_visit:
+            visits_ND = visits_ND + condition_BD[subject_N]
         return jnp.concatenate([self.start_1D[...], condition_BD, visits_ND])
 
     def embed_lists(self, owner_L: jax.Array, codes_LC: jax.Array, visits: int) -> jax.Array:
@@ -196,7 +199,7 @@ class Coarse(nnx.Module):
         return condition_BK @ self.condition_KD[...]
 
     def embed_visit(self, x_LV: jax.Array) -> jax.Array:
-        """(L, D) of multi-hot visits; their rows are this plus the condition's."""
+        """(L, D) of multi-hot visits, without conditions."""
         return x_LV.astype(self.codes_VD.dtype) @ self.codes_VD[...]
 
     def decode(self, rows_RD: jax.Array, layout: Layout) -> jax.Array:

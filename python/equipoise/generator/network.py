@@ -14,9 +14,9 @@ from flax import nnx
 
 from equipoise.generator.batches import Batch
 from equipoise.generator.config import GeneratorConfig
-from equipoise.generator.head import Head
+from equipoise.generator.head import BlockHead, Head
 from equipoise.generator.model import Coarse
-from equipoise.generator.sizes import blocks_of
+from equipoise.generator.triangle import HaloHead
 
 #: The network without its weights: static, hashable, what `jax.jit` compiles for.
 Graph = nnx.GraphDef[Any]
@@ -33,7 +33,7 @@ class Halo(nnx.Module):
     """
 
     def __init__(self, codes: int, conditions: int, config: GeneratorConfig) -> None:
-        blocks, size = blocks_of(codes + 1, config.block)
+        blocks, size = config.blocks(codes)
         self.max_visits = config.max_visits
         self.coarse = Coarse(
             blocks * size - 1,
@@ -42,8 +42,9 @@ class Halo(nnx.Module):
             width=config.width,
             layers=config.layers,
             heads=config.heads,
+            condition_every_visit=config.condition_every_visit,
         )
-        self.head = Head(blocks, size, width=config.width, hidden=config.head_hidden)
+        self.head = _head(blocks, size, config)
 
     def log_likelihood(
         self,
@@ -68,6 +69,12 @@ class Halo(nnx.Module):
         return nats_N.at[grid_BT].get(mode="fill", fill_value=0)
 
 
+def _head(blocks: int, size: int, config: GeneratorConfig) -> Head:
+    if config.head == "halo":
+        return HaloHead(blocks, size, width=config.width)
+    return BlockHead(blocks, size, width=config.width, hidden=config.head_hidden)
+
+
 def multi_hot(owner_L: jax.Array, codes_LC: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """(N, V) booleans from lists of tokens; whatever is outside is dropped."""
     return jnp.zeros(shape, bool).at[owner_L[:, None], codes_LC].set(True, mode="drop")
@@ -75,7 +82,7 @@ def multi_hot(owner_L: jax.Array, codes_LC: jax.Array, shape: tuple[int, int]) -
 
 def end_token(codes: int, config: GeneratorConfig) -> int:
     """The token that marks a record's last visit."""
-    blocks, size = blocks_of(codes + 1, config.block)
+    blocks, size = config.blocks(codes)
     return blocks * size - 1
 
 
@@ -107,14 +114,16 @@ def initialise(
 
 def _spread(name: str, shape: tuple[int, ...]) -> float:
     """The standard deviation of these weights when training starts."""
-    match name.split(".")[-1]:
+    match name.rstrip(".0123456789").split(".")[-1]:
         case "bias" | "scale" | "offset_GH" | "direct_GBB" | "bias_GB":
+            return 0
+        case "offset_free_Q" | "offset_V":
             return 0
         case "condition_KD":
             # Far larger than the rest and in every row, unlike HALO's: with hundreds of subjects
             # the network else learns them by heart before it learns what label and group change.
             return 1
-        case "read_DH":
+        case "read_DH" | "read_DV" | "read_free_DQ":
             return float(shape[0] ** -0.5)
         case "write_GHB":
             return float((shape[0] * shape[1]) ** -0.5)

@@ -244,16 +244,20 @@ def _one_visit(halo: Halo, work: _Work, lanes: _Lanes) -> tuple[_Lanes, _Visits]
 
 
 def _refill(halo: Halo, work: _Work, lanes: _Lanes, free_L: jax.Array) -> _Lanes:
-    """Give every free lane the next subject, and every row its subject's condition.
+    """Give every free lane the next subject, and its condition as the row to come.
+
+    Where the model wants it, the other rows get their subject's condition as well.
 
     The memory of a lane needs no clearing: see `Attention.step`.
     """
     number_L = jnp.where(free_L, lanes.next + jnp.cumsum(free_L) - 1, lanes.number)
     cell_L = jnp.searchsorted(work.ends, number_L, side="right")
     condition_LD = halo.coarse.embed_condition(work.conditions[cell_L])
+    rest_LD = lanes.row + condition_LD if halo.coarse.condition_every_visit else lanes.row
+    row_LD = jnp.where(free_L[:, None], condition_LD, rest_LD)
     return _Lanes(
         lanes.memories,
-        jnp.where(free_L[:, None], 0, lanes.row) + condition_LD,
+        row_LD,
         jnp.where(free_L, 1, lanes.at),
         number_L,
         (lanes.active | free_L) & (number_L < work.stop),
