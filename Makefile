@@ -80,6 +80,7 @@ bench: build ## Measure speed and memory against rivals (results are asserted eq
 	$(BIN)/maturin develop --release --extras dev,bench --quiet $(FEATURES)
 	$(BIN)/python benches/extract.py
 	$(BIN)/python benches/refit.py
+	$(BIN)/python benches/generator.py
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target demo .mypy_cache .ruff_cache .pytest_cache .hypothesis python/equipoise/_core*.so

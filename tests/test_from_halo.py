@@ -88,14 +88,14 @@ def assert_same_logits(folder: Path) -> None:
 
 
 def test_logits_are_halos_own():
-    """Against logits that PyTorch gave (tests/halo_torch.py, kept in tests/golden)."""
+    """Against logits that PyTorch gave (benches/halo_torch.py, kept in tests/golden)."""
     assert_same_logits(GOLDEN)
 
 
 @pytest.mark.slow
 def test_logits_are_halos_own_whatever_the_version_of_pytorch(tmp_path):
     """The same with the PyTorch that is installed, in this environment or the system's."""
-    script = Path(__file__).parent / "halo_torch.py"
+    script = Path(__file__).parents[1] / "benches" / "halo_torch.py"
     pythons = [sys.executable, shutil.which("python3", path="/usr/bin:/bin")]
     able = [
         python

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from equipoise.generator import GeneratorConfig, triangle
+from equipoise.generator.from_halo import head_arrays
 from equipoise.generator.head import BlockHead, Head
+from equipoise.generator.network import named_arrays
 from equipoise.generator.sampling import thresholds
 from equipoise.generator.sizes import blocks_of, round_up
 from equipoise.generator.triangle import HaloHead
@@ -86,8 +89,9 @@ def test_sampler_equals_one_code_at_a_time(kind, tokens, block):
 
 
 @pytest.mark.parametrize("bias", [-4.0, 0.0])
-def test_lists_of_codes_do_as_products_do(bias):
+def test_lists_of_codes_do_as_products_do(bias, monkeypatch):
     """Sparse visits have their codes gathered, visits of very many codes are multiplied."""
+    monkeypatch.setattr(triangle, "_GATHER_FROM", 1)
     head = random_head(240, 24, spread=0.15, kind="halo")
     head.bias_GB[...] = head.bias_GB[...] + bias
     h_ND = jax.random.normal(jax.random.key(1), (64, 8))
@@ -122,3 +126,54 @@ def test_thresholds_are_the_logits_of_uniforms():
     u = np.sort(1 / (1 + np.exp(-np.asarray(threshold_LV, np.float64).ravel())))
     assert np.abs(u - (np.arange(u.size) + 0.5) / u.size).max() < 1.95 / np.sqrt(u.size)
     assert len(np.unique(threshold_LV[:, 0])) == 200
+
+
+def code_by_code(state: dict[str, np.ndarray], h_ND: np.ndarray, threshold_NV: np.ndarray):
+    """HALO's visits from its own two layers, drawn one column at a time."""
+    width = h_ND.shape[1]
+    (one, two), (first, second) = (
+        [np.float64(state[f"ehr_head.auto{layer}.{kind}"]) for layer in (1, 2)]
+        for kind in ("weight", "bias")
+    )
+    one, two = np.tril(one), np.tril(two)
+    x_NV = np.zeros(threshold_NV.shape, bool)
+    for column in range(x_NV.shape[1]):
+        units = slice(width + column)
+        hidden = np.concatenate([h_ND, x_NV[:, :column]], axis=1) @ one[units, units].T
+        hidden = np.maximum(hidden + first[units], 0)
+        row = width - 1 + column
+        logit_N = hidden[:, : row + 1] @ two[row, : row + 1] + second[row]
+        x_NV[:, column] = logit_N > threshold_NV[:, column]
+    return x_NV
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gathers", [True, False])
+def test_ten_thousand_visits_are_those_of_halo_drawn_code_by_code(gathers, monkeypatch):
+    """In double precision not one differs, from HALO's weights through the packed triangles."""
+    monkeypatch.setattr(triangle, "_GATHER_FROM", 1 if gathers else 10**9)
+    codes, bits, width, visits = 120, 3, 8, 5000
+    rng = np.random.default_rng(7)
+    size = width + codes + bits + 3
+    state = {}
+    for layer in ("ehr_head.auto1.", "ehr_head.auto2."):
+        state[layer + "weight"] = np.float32(rng.standard_normal((size, size)) * 0.3)
+        state[layer + "bias"] = np.float32(rng.standard_normal(size) * 0.3)
+    state["ehr_head.auto2.bias"][width - 1 :] -= 3
+    state["ehr_head.auto2.bias"][width - 1 + codes : -2] = -1e3  # label bits and start
+    config = GeneratorConfig(width=width, heads=1, head="halo", block=16, spare_tokens=bits + 1)
+    h_ND = rng.standard_normal((visits, width))
+    threshold_NV = rng.logistic(size=(visits, codes + bits + 3))
+    kept = [*range(codes), -2]
+    with jax.enable_x64(True):
+        empty = nnx.eval_shape(lambda: HaloHead(*config.blocks(codes), width=width))
+        graph, shapes = nnx.split(empty)
+        arrays = head_arrays(state, codes, config)
+        leaves = [jnp.asarray(arrays[f"head.{name}"], float) for name in named_arrays(shapes)]
+        head = nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(shapes), leaves))
+        given_NV = np.zeros((visits, head.tokens))
+        given_NV[:, [*range(codes), -1]] = threshold_NV[:, kept]
+        x_NV = np.asarray(jax.jit(lambda head, h, t: head.sample(h, t))(head, h_ND, given_NV))
+    want_NV = code_by_code(state, h_ND, threshold_NV)
+    assert 5 < want_NV.sum(axis=1).mean() < 60
+    np.testing.assert_array_equal(x_NV[:, [*range(codes), -1]], want_NV[:, kept])

@@ -63,7 +63,7 @@ def from_halo_checkpoint(
     try:
         config = _config(state, len(vocabulary), conditions, heads)
         arrays = _coarse(state, len(vocabulary), conditions, config)
-        arrays |= _head(state, len(vocabulary), config)
+        arrays |= head_arrays(state, len(vocabulary), config)
     except KeyError as error:
         raise DataError(table=str(path), want=f"HALO's weights {error}", got="none") from None
     shapes = outline(len(vocabulary), len(conditions), config)[1]
@@ -128,8 +128,8 @@ def _coarse(
     return arrays
 
 
-def _head(state: _State, codes: int, config: GeneratorConfig) -> dict[str, _Floats]:
-    """See `triangle`: HALO's unit D - 1 + c is unit c here."""
+def head_arrays(state: _State, codes: int, config: GeneratorConfig) -> dict[str, _Floats]:
+    """The weights of `triangle.HaloHead` by name: HALO's unit D - 1 + c is unit c there."""
     free = config.width - 1
     blocks, size = config.blocks(codes)
     column_V = _columns(codes, config)

@@ -24,6 +24,8 @@ from jax import lax
 
 from equipoise.generator.head import fixed_point
 
+#: From so many tokens on, a visit's few codes are gathered, not multiplied.
+_GATHER_FROM = 4096
 #: A gathered row costs about as much as so many rows of a matrix product.
 _GATHER = 12
 
@@ -98,8 +100,8 @@ def _settle(
 class _Drawn:
     """The blocks that were drawn: codes x, hidden units, and the codes again as lists.
 
-    A visit has dozens of V codes, so gathering their rows of the first layer is cheaper than a
-    product with V; visits with so many codes that it is not are multiplied.
+    A visit has dozens of V codes, so where V is large gathering their rows of the first layer is
+    cheaper than a product with V; visits with so many codes that it is not are multiplied.
     """
 
     def __init__(self, visits: int, tokens: int, size: int, dtype: jnp.dtype) -> None:
@@ -107,6 +109,7 @@ class _Drawn:
         self.units: list[jax.Array] = []
         self.size = size
         self.dtype = dtype
+        self.gathers = tokens >= _GATHER_FROM
         self.list_NC = jnp.full((visits, -(-tokens // _GATHER)), tokens, jnp.int32)
         self.count_N = jnp.zeros(visits, jnp.int32)
 
@@ -114,7 +117,8 @@ class _Drawn:
         start = self.size * len(self.x)
         self.x.append(x_NB)
         self.units.append(units_NB)
-        self.list_NC, self.count_N = _append(self.list_NC, self.count_N, x_NB, start)
+        if self.gathers:
+            self.list_NC, self.count_N = _append(self.list_NC, self.count_N, x_NB, start)
 
     def codes_times(self, panel_PB: jax.Array) -> jax.Array:
         """(N, B) the codes of the P earlier tokens times their panel."""
@@ -132,8 +136,10 @@ class _Drawn:
             sum_NB: jax.Array = lax.fori_loop(0, most, add, jnp.zeros(shape, self.dtype))
             return sum_NB
 
-        sum_NB: jax.Array = lax.cond(most * _GATHER < len(panel_PB), gather, product)
-        return sum_NB
+        if not self.gathers:
+            return product()
+        total_NB: jax.Array = lax.cond(most * _GATHER < len(panel_PB), gather, product)
+        return total_NB
 
     def units_times(self, panel_PB: jax.Array) -> jax.Array:
         """(N, B) the units of the P earlier tokens times their panel."""
@@ -147,8 +153,8 @@ def _append(
 
     A list that is full counts on: whoever reads the count then does not read the list.
     """
-    place_B, size = jnp.arange(x_NB.shape[1]), x_NB.shape[1]
-    visit_N = jnp.arange(len(x_NB))
+    size = x_NB.shape[1]
+    place_B, visit_N = jnp.arange(size, dtype=jnp.int32), jnp.arange(len(x_NB), dtype=jnp.int32)
     State = tuple[jax.Array, jax.Array, jax.Array]
 
     def some(state: State) -> jax.Array:

@@ -1,6 +1,6 @@
 """HALO's layers in PyTorch, written from its formulas; weights have the public code's names.
 
-`python tests/halo_torch.py OUT` writes OUT/halo.pt, a checkpoint of random weights as HALO's
+`python benches/halo_torch.py OUT` writes OUT/halo.pt, a checkpoint of random weights as HALO's
 training script saves it, and OUT/halo.npz: inputs and the logits they give. It needs PyTorch and
 NumPy alone, of any version, and so runs under any interpreter that has them.
 """
@@ -121,15 +121,15 @@ class Halo(nn.Module):
 
 
 @torch.no_grad()
-def sample_visit(head: Fine, history, uniform):
-    """One visit a row by HALO's loop, (B, V), with given uniforms in place of fresh ones.
+def sample_visit(head: Fine, history, threshold):
+    """One visit a row by HALO's loop, (B, V), with given logit(u) in place of fresh draws.
 
     Every turn runs the head over all rows, draws all codes, and keeps the first one that any row
-    drew; with fixed uniforms a code that was passed over cannot be drawn later.
+    drew; with fixed thresholds a code that was passed over cannot be drawn later.
     """
-    visit, start, columns = torch.zeros_like(uniform), 0, uniform.shape[1]
+    visit, start, columns = torch.zeros_like(threshold), 0, threshold.shape[1]
     while start < columns:
-        drawn = uniform < torch.sigmoid(head(history, visit))
+        drawn = head(history, visit) > threshold
         some = torch.nonzero(drawn[:, start:].any(0))
         if not len(some):
             break
