@@ -1,0 +1,166 @@
+"""The host's side of sampling: keeps the devices busy and brings home what they draw."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from equipoise import schema
+from equipoise.generator.checkpoint import Generator
+from equipoise.generator.gathering import Gathering
+from equipoise.generator.lanes import (
+    Lanes,
+    Tally,
+    Visits,
+    Work,
+    advance,
+    everywhere,
+    first_numbers,
+    local_mesh,
+    start,
+)
+from equipoise.generator.network import Params
+from equipoise.generator.orders import Order
+
+#: XLA on a CPU picks other kernels for fewer rows, whose results differ in the last bit: computing
+#: a multiple of so many lanes, filled or not, makes the same cohort whatever the batch.
+LANES: Final = 64
+#: Lanes of a device by kind of device: beyond it, more of them hardly draw more a second.
+_MOST: Final = {"cpu": 4 * LANES}
+_MOST_ELSEWHERE: Final = 16 * LANES
+#: Subjects to a lane that make the time in which lanes run out of them small.
+_SUBJECTS_TO_A_LANE: Final = 40
+#: Calls whose visits may wait to be gathered: a bound to memory.
+_BACKLOG: Final = 2
+
+
+def usual_batch(subjects: int) -> int:
+    """How many subjects are best in work at once on a device, of so many in the whole plan.
+
+    Of the plan, and not of what is left of it: a job that is resumed has the lanes it had.
+    """
+    most = _MOST.get(jax.default_backend(), _MOST_ELSEWHERE)
+    return min(most, max(LANES, subjects // _SUBJECTS_TO_A_LANE // LANES * LANES))
+
+
+def lanes_for(batch: int) -> int:
+    """How many lanes of a device hold so many subjects: a multiple of `LANES`."""
+    return -(-batch // LANES) * LANES
+
+
+@dataclass
+class Usage:
+    """How well the devices were used. `lane_visits`: the visits that so many steps of so many lanes
+    could have made. `waited`: seconds in which they may have had nothing to do, an upper bound."""
+
+    devices: int = 0
+    subjects: int = 0
+    visits: int = 0
+    lane_visits: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def utilisation(self) -> float:
+        """The share of lane-steps that made a visit; 1 where nothing was to be done."""
+        return self.visits / self.lane_visits if self.lane_visits else 1.0
+
+    @property
+    def waiting(self) -> float:
+        """The share of the time in which the devices waited for the host."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class _Watch:
+    """When a device was last seen at work, and how long it may have waited since."""
+
+    waited: float = 0.0
+    _busy: float = field(default_factory=time.perf_counter)
+
+    def look(self, latest: Any) -> None:
+        """Before a call is dispatched: is the one before it, which gives `latest`, still at work?"""
+        now = time.perf_counter()
+        if latest.is_ready():
+            self.waited += now - self._busy
+        self._busy = now
+
+
+class Draw:
+    """Samples runs of an order with one generator, one seed, and so many subjects in work."""
+
+    def __init__(self, generator: Generator, order: Order, seed: int, batch: int) -> None:
+        self.usage = Usage()
+        self._mesh: Mesh = local_mesh()
+        self._graph = generator.graph
+        self._params: Params = everywhere(self._mesh, generator.params)
+        self._tokens = len(generator.vocabulary)
+        self._order, self._seed, self._batch = order, seed, batch
+        self.usage.devices = self._mesh.size
+
+    def run(self, gathering: Gathering, progress: schema.Progress = schema.no_progress) -> None:
+        """Draw the subjects `gathering.numbers`; it gets their visits in a thread of its own.
+
+        What `gathering.finished` raises is raised here.
+        """
+        began = time.perf_counter()
+        numbers, ended = gathering.numbers, 0
+        pending: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1, "gathering") as worker:
+            for visits, tally in self._calls(numbers):
+                pending.append(worker.submit(gathering.add, visits))
+                if len(pending) > _BACKLOG:
+                    pending.popleft().result()
+                ended += int(tally.ended.sum())
+                progress("sample", ended, len(numbers))
+            for future in pending:
+                future.result()
+        self.usage.seconds += time.perf_counter() - began
+
+    def _calls(self, numbers: range) -> Iterator[tuple[Visits, Tally]]:
+        """The visits of each call and its tally; while they are gathered the next call runs."""
+        if not numbers:
+            return
+        watch = _Watch()
+        work = self._work(numbers)
+        lanes, visits, tally = self._advance(work, self._start(work, numbers))
+        while True:
+            watch.look(tally.steps)
+            lanes, next_visits, next_tally = self._advance(work, lanes)
+            counts = jax.device_get(tally)  # Waits until the call is done.
+            self._count(counts)
+            yield visits, counts
+            if not counts.active.any():
+                break
+            visits, tally = next_visits, next_tally
+        self.usage.waited += watch.waited
+
+    def _count(self, tally: Tally) -> None:
+        self.usage.subjects += int(tally.ended.sum())
+        self.usage.visits += int(tally.visits.sum())
+        self.usage.lane_visits += int(tally.steps.sum()) * lanes_for(self._batch)
+
+    def _work(self, numbers: range) -> Work:
+        key = jax.random.fold_in(jax.random.key(self._seed % 2**32), self._seed // 2**32 % 2**32)
+        plan = [*self._order.encode(), np.int32(numbers.stop), np.int32(self._mesh.size)]
+        return Work(*everywhere(self._mesh, [*plan, jax.random.key_data(key)]))
+
+    def _start(self, work: Work, numbers: range) -> Lanes:
+        first = first_numbers(self._mesh, numbers.start)
+        lanes = lanes_for(self._batch)
+        begun: Lanes = start(self._mesh, self._graph, self._params, work, first, self._batch, lanes)
+        return begun
+
+    def _advance(self, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, Tally]:
+        after: tuple[Lanes, Visits, Tally] = advance(
+            self._mesh, self._graph, self._params, work, lanes
+        )
+        return after
