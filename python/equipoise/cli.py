@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from equipoise import store
-from equipoise.errors import DataError, EquipoiseError, UsageError
+from equipoise.errors import DataError, EquipoiseError, StoppedError, UsageError
 from equipoise.options import (
     METHODS,
     AgeCuts,
+    Batch,
     By,
     ByTime,
     Codes,
@@ -29,8 +31,11 @@ from equipoise.options import (
     Methods,
     Out,
     Races,
+    Resume,
     Root,
     Seed,
+    Shard,
+    ShardSubjects,
     SourceArgument,
     Spec,
     Strict,
@@ -38,6 +43,7 @@ from equipoise.options import (
     Threads,
     Until,
     names_in,
+    part_of,
     reading_options,
     source_options,
 )
@@ -186,12 +192,16 @@ def sample(
     balance: Annotated[bool, typer.Option("--balance", help="Fill every cell up")] = False,
     ratio: Annotated[float, typer.Option("--ratio", help="How far to fill the cells up")] = 1.0,
     seed: Seed = 0,
+    resume: Resume = False,
+    shard: Shard = None,
+    shard_subjects: ShardSubjects = 10_000,
+    batch: Batch = None,
     force: Force = False,
 ) -> None:
-    """Draw synthetic patients from a model."""
+    """Draw synthetic patients from a model, shard by shard."""
     from equipoise.balance.plan import BalancePlan, plan_cells
     from equipoise.generator import load_generator
-    from equipoise.generator import sample as draw
+    from equipoise.generator.jobs import account, job_folder, run_job
 
     if (plan is None) == (not balance):
         raise UsageError("either --plan PLAN.csv or --balance is wanted")
@@ -202,11 +212,24 @@ def sample(
     else:
         cells = generator.conditions.cells.rename({"subjects": "real"})
         wanted = plan_cells(cells, generator.by, ratio=ratio)
-    with progress_bars() as progress:
-        synthetic = draw(generator, wanted, seed=seed, progress=progress)
-    config = {"cells": wanted.cells.to_dicts()}
-    synthetic.save(out, force=force, seed=seed, config=config, inputs=_manifest_digest(model))
-    inspect(out)
+    with progress_bars() as progress, _kept_in(job_folder(out)):
+        done = run_job(
+            generator,
+            wanted,
+            out,
+            seed,
+            batch=batch,
+            shard_subjects=shard_subjects,
+            part=part_of(shard),
+            resume=resume,
+            force=force,
+            inputs=_manifest_digest(model),
+            config={"cells": wanted.cells.to_dicts()},
+            progress=progress,
+        )
+    _say(account(done))
+    if done.joined:
+        inspect(out)
 
 
 @app.command()
@@ -316,6 +339,18 @@ def _run(request: Request, out: Path, labs: int, force: bool, plan: Mapping[str,
     _say(f"report: {out / 'report.html'}")
 
 
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Say where the work of a job stays that is stopped."""
+    kept = f"what is done stays in {folder}; the same command with --resume goes on"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped; {kept}") from None
+    except OSError as error:
+        raise OSError(f"{error}; {kept}") from error
+
+
 def _manifest_digest(folder: Path) -> dict[str, str]:
     return store.digest([folder / store.MANIFEST])
 
@@ -338,18 +373,21 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run a verb: exit 0 done, 1 bad data, 2 bad usage, 130 stopped by Ctrl-C."""
+    stopped = "stopped; nothing was left behind"
     try:
         status = app(standalone_mode=False)
     except (typer.TyperException, UsageError) as error:
         _complain(error if isinstance(error, UsageError) else error.format_message())
         status = 2
+    except StoppedError as error:
+        stopped, status = str(error), 130
     except (EquipoiseError, OSError, MemoryError) as error:
         _complain(error)
         status = 1
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     if status == 130:  # Typer itself turns Ctrl-C into this status, without a word.
-        _complain("stopped; nothing was left behind")
+        _complain(stopped)
     sys.exit(status if isinstance(status, int) else 0)
 
 

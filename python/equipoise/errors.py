@@ -58,3 +58,7 @@ class LeakageError(EquipoiseError):
 
 class UsageError(EquipoiseError):
     """The request itself makes no sense. The command line ends with exit code 2."""
+
+
+class StoppedError(EquipoiseError):
+    """Stopped by Ctrl-C, with part of the work kept. The command line ends with exit code 130."""

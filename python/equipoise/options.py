@@ -56,6 +56,13 @@ LabKey = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse bad data instead of counting them")]
 Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,group")]
 
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what a stopped run of the same left")
+]
+Shard = Annotated[str | None, typer.Option("--shard", help="Make part i of n only: 2/8")]
+ShardSubjects = Annotated[int, typer.Option("--shard-subjects", min=1, help="Subjects to a file")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Subjects at work on a device")]
+
 
 def names_in(text: str) -> list[str]:
     """Names with commas between; raises `UsageError` if there is none."""
@@ -96,3 +103,13 @@ def reading_options(
         "race_table": race_table,
         "strict": strict,
     }
+
+
+def part_of(shard: str | None) -> tuple[int, int] | None:
+    """The two numbers of `2/8`; raises `UsageError`."""
+    if shard is None:
+        return None
+    number, _, of = shard.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UsageError(f"--shard: want i/n with i from 1 to n, such as 2/8, got {shard}")
+    return int(number), int(of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from equipoise import schema
 from equipoise.generator.checkpoint import Generator
-from equipoise.generator.gathering import Gathering
+from equipoise.generator.gathering import Gathering, Records
 from equipoise.generator.lanes import (
     Lanes,
     Tally,
@@ -87,7 +87,7 @@ class _Watch:
     _busy: float = field(default_factory=time.perf_counter)
 
     def look(self, latest: Any) -> None:
-        """Before a call is dispatched: is the one before it, which gives `latest`, still at work?"""
+        """Before a call is dispatched: is the one before, which gives `latest`, at work?"""
         now = time.perf_counter()
         if latest.is_ready():
             self.waited += now - self._busy
@@ -106,13 +106,19 @@ class Draw:
         self._order, self._seed, self._batch = order, seed, batch
         self.usage.devices = self._mesh.size
 
-    def run(self, gathering: Gathering, progress: schema.Progress = schema.no_progress) -> None:
-        """Draw the subjects `gathering.numbers`; it gets their visits in a thread of its own.
+    def run(
+        self,
+        numbers: range,
+        size: int,
+        finished: Callable[[range, Records], None],
+        progress: schema.Progress = schema.no_progress,
+    ) -> None:
+        """Draw these subjects, and hand them to `finished` in runs of `size`, as `Gathering` does.
 
-        What `gathering.finished` raises is raised here.
+        That happens in a thread of its own; what `finished` raises is raised here.
         """
-        began = time.perf_counter()
-        numbers, ended = gathering.numbers, 0
+        began, ended = time.perf_counter(), 0
+        gathering = Gathering(numbers, size, self._tokens, finished)
         pending: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "gathering") as worker:
             for visits, tally in self._calls(numbers):

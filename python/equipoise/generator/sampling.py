@@ -14,7 +14,7 @@ from equipoise.cohort import Cohort, last_visit_labels
 from equipoise.errors import UsageError
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.drawing import Draw, usual_batch
-from equipoise.generator.gathering import Gathering, Records, no_records
+from equipoise.generator.gathering import Records, no_records
 from equipoise.generator.orders import Order, Plan
 
 
@@ -52,13 +52,8 @@ def sample(
     if batch < 1:
         raise UsageError(f"batch must be 1 or more, got {batch}")
     whole = [no_records()]
-    gathering = Gathering(
-        numbers,
-        max(1, len(numbers)),
-        len(generator.vocabulary),
-        lambda _, records: whole.append(records),
-    )
-    Draw(generator, order, seed, batch).run(gathering, progress)
+    draw = Draw(generator, order, seed, batch)
+    draw.run(numbers, len(numbers), lambda _, records: whole.append(records), progress)
     return cohort_of(generator, order, numbers, whole[-1])
 
 
