@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jax
@@ -59,12 +59,15 @@ def lanes_for(batch: int) -> int:
 @dataclass
 class Usage:
     """How well the devices were used. `lane_visits`: the visits that so many steps of so many lanes
-    could have made. `waited`: seconds in which they may have had nothing to do, an upper bound."""
+    could have made. `starting`: seconds until the devices had work, which is mostly compilation;
+    `seconds`: those since. `waited`: those of them in which a device may have had nothing to do, an
+    upper bound."""
 
     devices: int = 0
     subjects: int = 0
     visits: int = 0
     lane_visits: int = 0
+    starting: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -79,12 +82,12 @@ class Usage:
         return self.waited / self.seconds if self.seconds else 0.0
 
 
-@dataclass
 class _Watch:
     """When a device was last seen at work, and how long it may have waited since."""
 
-    waited: float = 0.0
-    _busy: float = field(default_factory=time.perf_counter)
+    def __init__(self) -> None:
+        self.began = self._busy = time.perf_counter()
+        self.waited = 0.0
 
     def look(self, latest: Any) -> None:
         """Before a call is dispatched: is the one before, which gives `latest`, at work?"""
@@ -117,7 +120,7 @@ class Draw:
 
         That happens in a thread of its own; what `finished` raises is raised here.
         """
-        began, ended = time.perf_counter(), 0
+        began, starting, ended = time.perf_counter(), self.usage.starting, 0
         gathering = Gathering(numbers, size, self._tokens, finished)
         pending: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "gathering") as worker:
@@ -129,15 +132,23 @@ class Draw:
                 progress("sample", ended, len(numbers))
             for future in pending:
                 future.result()
-        self.usage.seconds += time.perf_counter() - began
+        started = self.usage.starting - starting
+        self.usage.seconds += time.perf_counter() - began - started
+
+    def traced(self, numbers: range) -> tuple[Any, tuple[Any, ...]]:
+        """The compiled step and its arguments, to be lowered or exported."""
+        work = self._work(numbers)
+        return advance, (self._mesh, self._graph, self._params, work, self._start(work, numbers))
 
     def _calls(self, numbers: range) -> Iterator[tuple[Visits, Tally]]:
         """The visits of each call and its tally; while they are gathered the next call runs."""
         if not numbers:
             return
-        watch = _Watch()
+        began = time.perf_counter()
         work = self._work(numbers)
         lanes, visits, tally = self._advance(work, self._start(work, numbers))
+        watch = _Watch()
+        self.usage.starting += watch.began - began
         while True:
             watch.look(tally.steps)
             lanes, next_visits, next_tally = self._advance(work, lanes)

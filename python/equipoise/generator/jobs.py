@@ -61,7 +61,8 @@ def account(report: Report) -> str:
             f"drawn: {usage.subjects:,} subjects, {usage.visits:,} visits, "
             f"{usage.visits / usage.seconds:,.0f} visits a second on {usage.devices} "
             f"device{'s' * (usage.devices > 1)}; lanes {usage.utilisation:.1%} used, "
-            f"devices waited at most {usage.waiting:.1%} of the time"
+            f"devices waited at most {usage.waiting:.1%} of the time after "
+            f"{usage.starting:.1f} s of compilation"
         )
     if report.two_bins:
         lines.append(f"{report.two_bins:,} visits have two bins of one lab")

@@ -1,0 +1,59 @@
+"""The sampler and the training step, lowered for devices that are not here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from equipoise.generator import training
+from equipoise.generator.batches import Bucket
+from equipoise.generator.drawing import Draw
+from equipoise.generator.orders import Order
+from generator_toys import batch_of, plan_of, random_generator
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def custom_calls(step: Any, *arguments: Any) -> set[str]:
+    """What a compiled function calls that is no operation of StableHLO, on any platform."""
+    exported = jax.export.export(step, platforms=PLATFORMS)(*arguments)
+    assert exported.platforms == PLATFORMS
+    return set(re.findall(r"stablehlo\.custom_call @(\w+)", exported.mlir_module()))
+
+
+def sampler() -> tuple[Any, tuple[Any, ...]]:
+    generator = random_generator()
+    order = Order.of(generator.conditions, plan_of([10, 10, 10, 10]))
+    return Draw(generator, order, 0, 64).traced(range(40))
+
+
+def training_step() -> tuple[Any, tuple[Any, ...]]:
+    generator = random_generator()
+    shape = Bucket(np.arange(2), full=2, rows=2, longest=3, visits=5, lists=5)
+    records = [[[0, 3], [1], []], [[0, 1, 2, 3, 4, 5], [5]]]
+    batch = batch_of(generator, records, "FM", "01", shape)
+    state = training._State(generator.params, training._no_moments(generator.params))
+    return training._train_step, (generator.graph, 1e-3, 1.0, state, batch)
+
+
+@pytest.mark.parametrize("parts", [sampler, training_step])
+def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[Any, ...]]]):
+    step, arguments = parts()
+    calls = custom_calls(step, *arguments)
+    # Random numbers have a kernel of their own on CUDA; sharding is a note to the compiler.
+    known = {"cu_threefry2x32_ffi", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
+    assert calls <= known, calls
+
+
+def test_a_callback_would_be_seen():
+    shape = jax.ShapeDtypeStruct((2,), jnp.float32)
+    called = jax.jit(lambda x: jax.pure_callback(lambda y: y, shape, x, vmap_method="sequential"))
+    with pytest.raises(NotImplementedError, match="callback"):
+        custom_calls(called, jnp.zeros(2))
