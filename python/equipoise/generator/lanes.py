@@ -211,11 +211,16 @@ def _refill(halo: Halo, work: Work, lanes: Lanes, free_L: jax.Array) -> Lanes:
 def thresholds(key: jax.Array, number_L: jax.Array, visit_L: jax.Array, tokens: int) -> jax.Array:
     """(L, V) logit(u), u uniform on (0, 1), one stream per subject number and visit."""
 
-    def random_bits(number: jax.Array, visit: jax.Array) -> jax.Array:
-        stream = jax.random.fold_in(jax.random.fold_in(key, number), visit)
-        return jax.random.bits(stream, (tokens,), jnp.uint32)
+    def of_lane(lane: tuple[jax.Array, jax.Array]) -> jax.Array:
+        stream = jax.random.fold_in(jax.random.fold_in(key, lane[0]), lane[1])
+        return logit_of_bits(jax.random.bits(stream, (tokens,), jnp.uint32))
 
-    return logit_of_bits(jax.vmap(random_bits)(number_L, visit_L))
+    # A CPU makes 64 x 10,000 of them within its cache, in half the time of 256 x 10,000 at once.
+    few = partial(jax.lax.map, of_lane, batch_size=64)
+    threshold_LV: jax.Array = jax.lax.platform_dependent(
+        (number_L, visit_L), cpu=few, default=jax.vmap(of_lane)
+    )
+    return threshold_LV
 
 
 def logit_of_bits(bits: jax.Array) -> jax.Array:
