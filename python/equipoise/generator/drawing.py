@@ -37,7 +37,7 @@ LANES: Final = 64
 _MOST: Final = {"cpu": 4 * LANES}
 _MOST_ELSEWHERE: Final = 16 * LANES
 #: Subjects to a lane that make the time in which lanes run out of them small.
-_SUBJECTS_TO_A_LANE: Final = 40
+_SUBJECTS_TO_A_LANE: Final = 64
 #: Calls whose visits may wait to be gathered: a bound to memory.
 _BACKLOG: Final = 2
 
