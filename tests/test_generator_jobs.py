@@ -204,7 +204,7 @@ def test_two_bins_of_one_lab_are_counted_by_visit():
         },
         schema=dict(schema.COLUMNS),
     )
-    visits = [[0, 1], [2, 3, 4], [1, 4], [5], [4, 5], [2, 3, 5, 6], []]
+    visits = [[0, 1], [2, 3, 4], [1, 4], [4], [5], [4, 5], [2, 3, 5, 6], []]
     sizes = np.cumsum([0, *map(len, visits)])
     codes = np.array([code for visit in visits for code in visit], np.int32)
-    assert visits_with_two_bins(Vocabulary(columns), Records(np.array([0, 7]), sizes, codes)) == 2
+    assert visits_with_two_bins(Vocabulary(columns), Records(np.array([0, 8]), sizes, codes)) == 2
