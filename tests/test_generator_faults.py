@@ -29,7 +29,7 @@ class Bench:
 
     def begin(self, out: Path, *more: str, limit: int | None = None) -> subprocess.Popen[str]:
         model, plan = str(self.folder / "model"), str(self.folder / "plan.csv")
-        arguments = ["sample", model, "--plan", plan, "--out", str(out), "--shard-subjects", "500"]
+        arguments = ["sample", model, "--plan", plan, "--out", str(out), "--shard-subjects", "5000"]
         cache = {
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -58,7 +58,7 @@ def limited(size: int | None) -> str:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     random_generator().save(folder / "model")
-    (folder / "plan.csv").write_text("label,sex,synthetic\nfalse,F,12000\ntrue,M,8000\n")
+    (folder / "plan.csv").write_text("label,sex,synthetic\nfalse,F,120000\ntrue,M,80000\n")
     return Bench(folder)
 
 
@@ -91,7 +91,7 @@ def test_killed_at_any_moment_and_resumed(bench: Bench, whole: Path, tmp_path: P
         process = bench.begin(out, "--resume")
         enough = len(seen) + rng.randint(1, 6)
         wait_for_shards(out, enough, process)
-        time.sleep(rng.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.01))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -128,12 +128,12 @@ def test_ctrl_c_leaves_a_job_to_resume(bench: Bench, whole: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "made"), [(3000, 0), (100_000, SHARDS)])
+@pytest.mark.parametrize(("limit", "made"), [(20_000, 0), (300_000, SHARDS)])
 def test_a_full_disk_is_one_message_and_a_job_to_resume(
     bench: Bench, whole: Path, tmp_path: Path, limit: int, made: int
 ) -> None:
     assert min(map(len, contents(whole).values())) < limit
-    assert len(contents(whole)["codes.arrow"]) > 100_000
+    assert len(contents(whole)["codes.arrow"]) > 300_000
     out = tmp_path / "cohort"
     status, _, complained = bench.run(out, limit=limit)
     assert status == 1
