@@ -15,7 +15,7 @@ import pytest
 
 from equipoise.cohort import Cohort
 from equipoise.generator import Generator, GeneratorConfig, sample
-from equipoise.generator.drawing import Draw, usual_batch
+from equipoise.generator.drawing import Draw, steps_for, usual_batch
 from equipoise.generator.gathering import Gathering, Records, decode
 from equipoise.generator.lanes import Visits, logit_of_bits
 from equipoise.generator.network import initialise
@@ -77,6 +77,12 @@ def test_a_finished_call_does_nothing():
     assert sum(int(tally.ended.sum()) for _, tally in calls) == 3
     assert draw.usage.lane_visits == 64 * sum(int(tally.steps.sum()) for _, tally in calls)
     assert draw.usage.lane_visits <= 64 * 4, "no step may be made when all have ended"
+
+
+def test_calls_of_large_networks_are_short():
+    assert steps_for(5_000_000, 256) == 8
+    assert steps_for(110_000_000, 64) == 3
+    assert steps_for(110_000_000, 256) == 1
 
 
 def lasting_generator(mean: float) -> Generator:

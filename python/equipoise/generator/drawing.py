@@ -38,6 +38,10 @@ _MOST: Final = {"cpu": 4 * LANES}
 _MOST_ELSEWHERE: Final = 16 * LANES
 #: Subjects to a lane that make the time in which lanes run out of them small.
 _SUBJECTS_TO_A_LANE: Final = 64
+#: Visits of a lane in one call: enough that the host has time between calls.
+_STEPS: Final = 8
+#: Operations of a call on a CPU, about half a second: Ctrl-C is heard between calls.
+_OPERATIONS: Final = 5e10
 #: Calls whose visits may wait to be gathered: a bound to memory.
 _BACKLOG: Final = 2
 
@@ -54,6 +58,13 @@ def usual_batch(subjects: int) -> int:
 def lanes_for(batch: int) -> int:
     """How many lanes of a device hold so many subjects: a multiple of `LANES`."""
     return -(-batch // LANES) * LANES
+
+
+def steps_for(weights: int, lanes: int) -> int:
+    """How many visits a lane makes in one call of a network with so many weights."""
+    if jax.default_backend() != "cpu":
+        return _STEPS
+    return max(1, min(_STEPS, int(_OPERATIONS / (2 * weights * lanes))))
 
 
 @dataclass
@@ -107,6 +118,8 @@ class Draw:
         self._params: Params = everywhere(self._mesh, generator.params)
         self._tokens = len(generator.vocabulary)
         self._order, self._seed, self._batch = order, seed, batch
+        weights = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+        self._steps = steps_for(weights, lanes_for(batch))
         self.usage.devices = self._mesh.size
 
     def run(
@@ -138,7 +151,8 @@ class Draw:
     def traced(self, numbers: range) -> tuple[Any, tuple[Any, ...]]:
         """The compiled step and its arguments, to be lowered or exported."""
         work = self._work(numbers)
-        return advance, (self._mesh, self._graph, self._params, work, self._start(work, numbers))
+        lanes = self._start(work, numbers)
+        return advance, (self._mesh, self._graph, self._params, work, lanes, self._steps)
 
     def _calls(self, numbers: range) -> Iterator[tuple[Visits, Tally]]:
         """The visits of each call and its tally; while they are gathered the next call runs."""
@@ -178,6 +192,6 @@ class Draw:
 
     def _advance(self, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, Tally]:
         after: tuple[Lanes, Visits, Tally] = advance(
-            self._mesh, self._graph, self._params, work, lanes
+            self._mesh, self._graph, self._params, work, lanes, self._steps
         )
         return after

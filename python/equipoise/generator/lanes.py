@@ -23,8 +23,6 @@ from equipoise.generator.model import Memory
 from equipoise.generator.network import Graph, Halo, Params
 
 DEVICES: Final = "devices"
-#: Visits of a lane in one call: enough that the host has time, few enough that Ctrl-C is heard.
-STEPS: Final = 8
 #: Bits of a visit go to the host in whole words, which it looks through word by word.
 WORD: Final = 64
 
@@ -119,11 +117,11 @@ def start(
     return lanes_
 
 
-@partial(jax.jit, static_argnames=("mesh", "graph"), donate_argnames="lanes")
+@partial(jax.jit, static_argnames=("mesh", "graph", "steps"), donate_argnames="lanes")
 def advance(
-    mesh: Mesh, graph: Graph, params: Params, work: Work, lanes: Lanes
+    mesh: Mesh, graph: Graph, params: Params, work: Work, lanes: Lanes, steps: int
 ) -> tuple[Lanes, Visits, Tally]:
-    """Up to `STEPS` visits of every lane; fewer where no lane has a subject any more.
+    """Up to `steps` visits of every lane; fewer where no lane has a subject any more.
 
     On lanes that are all done it does nothing, so a call may be made before it is known whether it
     is needed.
@@ -131,7 +129,7 @@ def advance(
 
     def on_device(params: Params, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, Tally]:
         halo: Halo = nnx.merge(graph, params)
-        return _up_to_steps(halo, work, lanes)
+        return _up_to(steps, halo, work, lanes)
 
     spread = jax.shard_map(
         on_device,
@@ -144,11 +142,11 @@ def advance(
     return after
 
 
-def _up_to_steps(halo: Halo, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, Tally]:
+def _up_to(most: int, halo: Halo, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, Tally]:
     State = tuple[jax.Array, Lanes, Visits]
 
     def at_work(state: State) -> jax.Array:
-        return (state[0] < STEPS) & jnp.any(state[1].active)
+        return (state[0] < most) & jnp.any(state[1].active)
 
     def step(state: State) -> State:
         k, lanes, visits = state
@@ -157,17 +155,17 @@ def _up_to_steps(halo: Halo, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, T
         return k + 1, lanes, visits
 
     steps, lanes, visits = jax.lax.while_loop(
-        at_work, step, (jnp.int32(0), lanes, _no_visits(halo, len(lanes.at)))
+        at_work, step, (jnp.int32(0), lanes, _no_visits(halo, most, len(lanes.at)))
     )
     counts = (steps, visits.active.sum(), visits.ended.sum(), lanes.active.sum())
     return lanes, visits, Tally(*(count.astype(jnp.int32)[None] for count in counts))
 
 
-def _no_visits(halo: Halo, lanes: int) -> Visits:
-    numbers_KL = jnp.zeros((STEPS, lanes), jnp.int32)
+def _no_visits(halo: Halo, steps: int, lanes: int) -> Visits:
+    numbers_KL = jnp.zeros((steps, lanes), jnp.int32)
     no_KL = numbers_KL > 0
     bytes_ = -(-halo.head.tokens // WORD) * WORD // 8
-    bits_KLW = jnp.zeros((STEPS, lanes, bytes_), jnp.uint8)
+    bits_KLW = jnp.zeros((steps, lanes, bytes_), jnp.uint8)
     return Visits(numbers_KL, numbers_KL, no_KL, no_KL, bits_KLW)
 
 
