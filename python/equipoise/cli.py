@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +51,7 @@ from equipoise.pipeline import report as render_report
 from equipoise.terminal import (
     err_console,
     flat,
+    kept_in,
     means_of,
     out_console,
     progress_bars,
@@ -212,7 +212,7 @@ def sample(
     else:
         cells = generator.conditions.cells.rename({"subjects": "real"})
         wanted = plan_cells(cells, generator.by, ratio=ratio)
-    with progress_bars() as progress, _kept_in(job_folder(out)):
+    with progress_bars() as progress, kept_in(job_folder(out)):
         done = run_job(
             generator,
             wanted,
@@ -337,18 +337,6 @@ def _run(request: Request, out: Path, labs: int, force: bool, plan: Mapping[str,
         )
     _show_summary(results)
     _say(f"report: {out / 'report.html'}")
-
-
-@contextmanager
-def _kept_in(folder: Path) -> Iterator[None]:
-    """Say where the work of a job stays that is stopped."""
-    kept = f"what is done stays in {folder}; the same command with --resume goes on"
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise StoppedError(f"stopped; {kept}") from None
-    except OSError as error:
-        raise OSError(f"{error}; {kept}") from error
 
 
 def _manifest_digest(folder: Path) -> dict[str, str]:

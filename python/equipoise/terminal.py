@@ -1,9 +1,10 @@
-"""How things look on a terminal: bars of progress, and tables."""
+"""How things look on a terminal: bars of progress, tables, and what is said of a stop."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from equipoise import schema
+from equipoise.errors import StoppedError
 
 out_console = Console(soft_wrap=True)
 err_console = Console(stderr=True, soft_wrap=True)
@@ -50,6 +52,18 @@ def progress_bars() -> Iterator[schema.Progress]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield tell
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Say where the work of a job stays that is stopped."""
+    kept = f"what is done stays in {folder}; the same command with --resume goes on"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped; {kept}") from None
+    except OSError as error:
+        raise OSError(f"{error}; {kept}") from error
 
 
 def means_of(short: pl.DataFrame) -> pl.DataFrame:
