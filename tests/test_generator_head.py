@@ -13,9 +13,8 @@ from flax import nnx
 from equipoise.generator import GeneratorConfig, triangle
 from equipoise.generator.from_halo import head_arrays
 from equipoise.generator.head import BlockHead, Head
-from equipoise.generator.network import named_arrays
-from equipoise.generator.head import Head
 from equipoise.generator.lanes import thresholds
+from equipoise.generator.network import named_arrays
 from equipoise.generator.sizes import blocks_of, round_up
 from equipoise.generator.triangle import HaloHead
 from generator_toys import random_weights
