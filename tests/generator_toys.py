@@ -67,4 +67,4 @@ def batch_of(
     subjects = pl.DataFrame({"label": [label == "1" for label in labels], "sex": list(sexes)})
     cohort = cohort_from_lists(records, subjects, generator.vocabulary)
     end = end_token(len(generator.vocabulary), generator.config)
-    return pad(cohort, generator.conditions, shape, end)
+    return pad(cohort, generator.conditions.encode(cohort.subjects), shape, end)

@@ -1,4 +1,9 @@
-"""Padded batches of a few fixed shapes, so that little is compiled and little is padding."""
+"""Padded batches of a few fixed shapes, so that little is compiled and little is padding.
+
+The subjects of a bucket are dealt like cards, longest first: each batch gets one of every k that
+have about as many visits. All batches are then about as full, and a bound on the fullest is known
+before any is dealt.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +48,8 @@ class Batch(NamedTuple):
 class Bucket:
     """Subjects (places in the cohort) whose batches have one shape.
 
-    full: subjects in a batch but the last. rows: B. longest: T. visits: N. lists: L.
+    subjects: most visits first. full: most subjects of a chunk, which `batches` deals out.
+    rows: B. longest: T. visits: N. lists: L.
     """
 
     subjects: _Ints
@@ -52,6 +58,10 @@ class Bucket:
     longest: int
     visits: int
     lists: int
+
+
+#: Subjects of one step, as places in the cohort, and the shape of their batches.
+Chunk = tuple[_Ints, Bucket]
 
 
 def last_visits(cohort: Cohort, most: int) -> Cohort:
@@ -70,23 +80,38 @@ def last_visits(cohort: Cohort, most: int) -> Cohort:
     )
 
 
-def bucket(cohort: Cohort, rows: int, most: int) -> list[Bucket]:
+def bucket(cohort: Cohort, rows: int, most: int, parts: int = 1) -> list[Bucket]:
     """Subjects by number of visits, halved from `most`; too few for a shape join the next.
 
-    `rows` is the most subjects in a batch. `most`, not the cohort's own longest record, is halved:
-    other subjects of the same source then have the same shapes.
+    `rows` is the most subjects in a chunk, of which each of `parts` batches holds its share.
+    `most`, not the cohort's own longest record, is halved: other subjects of the same source then
+    have the same shapes.
     """
     lengths = np.diff(cohort.visit_offsets)
     lists = np.bincount(cohort.subject_of_visit(), _lists(cohort), len(cohort)).astype(np.int64)
+    order = np.lexsort((-lists, -lengths))
     buckets = []
-    waiting = np.empty(0, np.int64)
+    waiting = np.zeros(len(cohort), bool)
     for low, high in _halving(most):
-        inside = np.flatnonzero((lengths > low) & (lengths <= high))
-        waiting = np.concatenate([waiting, inside])
-        if len(waiting) >= _FEW * rows or (high == most and len(waiting)):
-            buckets.append(_bucket(waiting, rows, high, lengths, lists))
-            waiting = np.empty(0, np.int64)
+        waiting |= (lengths > low) & (lengths <= high)
+        count = int(waiting.sum())
+        if count >= _FEW * rows or (high == most and count):
+            buckets.append(_bucket(order[waiting[order]], rows, high, parts, lengths, lists))
+            waiting[:] = False
     return buckets
+
+
+def deal(buckets: list[Bucket], rng: np.random.Generator | None = None) -> list[Chunk]:
+    """All subjects once, in chunks; in random company and order if `rng` is given."""
+    chunks = []
+    for shape in buckets:
+        hands = -(-len(shape.subjects) // shape.full)
+        dealt = np.full((shape.full, hands), -1)
+        dealt.flat[: len(shape.subjects)] = shape.subjects
+        if rng is not None:
+            dealt = rng.permuted(dealt, axis=1)
+        chunks += [(hand[hand >= 0], shape) for hand in dealt.T]
+    return chunks if rng is None else [chunks[place] for place in rng.permutation(len(chunks))]
 
 
 def batches(
@@ -96,24 +121,34 @@ def batches(
     end: int,
     rng: np.random.Generator | None = None,
 ) -> Iterator[tuple[_Ints, Batch]]:
-    """All subjects once, as (places in the cohort, batch); in random order if `rng` is given.
+    """The chunks of `deal`, as (places in the cohort, batch); `end` marks the last visit."""
+    for subjects, shape in deal(buckets, rng):
+        chunk = cohort.take(subjects)
+        yield subjects, pad(chunk, conditions.encode(chunk.subjects), shape, end)
 
-    `end` is the token that marks the last visit.
-    """
-    chunks = []
+
+class Shares(NamedTuple):
+    """Of the rows that are computed, the share that is real: visits, and rows of attention."""
+
+    visits: float
+    attention: float
+
+
+def real_shares(cohort: Cohort, buckets: list[Bucket], parts: int = 1) -> Shares:
+    """How little of an epoch is padding."""
+    visits = attention = 0
     for shape in buckets:
-        subjects = shape.subjects if rng is None else rng.permutation(shape.subjects)
-        starts = range(0, len(subjects), shape.full)
-        chunks += [(subjects[at : at + shape.full], shape) for at in starts]
-    for place in range(len(chunks)) if rng is None else rng.permutation(len(chunks)):
-        subjects, shape = chunks[place]
-        yield subjects, pad(cohort.take(subjects), conditions, shape, end)
+        computed = parts * -(-len(shape.subjects) // shape.full)
+        visits += computed * shape.visits
+        attention += computed * shape.rows * (shape.longest + 1)
+    # A subject's rows are the start, its condition and all visits but the last.
+    real = len(cohort.visits)
+    return Shares(real / visits, (real + len(cohort)) / attention)
 
 
-def pad(cohort: Cohort, conditions: Conditions, shape: Bucket, end: int) -> Batch:
+def pad(cohort: Cohort, condition_SK: npt.NDArray[np.float32], shape: Bucket, end: int) -> Batch:
     """A whole cohort as one batch of that shape, with the token `end` in each last visit."""
-    condition_BK = np.zeros((shape.rows, len(conditions)), np.float32)
-    condition_BK[: len(cohort)] = conditions.encode(cohort.subjects)
+    condition_BK = np.pad(condition_SK, ((0, shape.rows - len(cohort)), (0, 0)))
 
     owner = cohort.subject_of_visit()
     visit = np.arange(len(owner)) - cohort.visit_offsets[owner]
@@ -136,14 +171,24 @@ def pad(cohort: Cohort, conditions: Conditions, shape: Bucket, end: int) -> Batc
     return Batch(condition_BK, grid_BT, place_N, owner_L, codes_LC)
 
 
-def _bucket(subjects: _Ints, rows: int, longest: int, lengths: _Ints, lists: _Ints) -> Bucket:
-    # As many batches as there must be, all about as full: one of 64 and one of 6 would cost the
+def _bucket(
+    subjects: _Ints, rows: int, longest: int, parts: int, lengths: _Ints, lists: _Ints
+) -> Bucket:
+    # As many chunks as there must be, all about as full: one of 64 and one of 6 would cost the
     # same, and teach less evenly.
-    full = -(-len(subjects) // -(-len(subjects) // rows))
-    padded = min(rows, round_up(max(full, 16), 2))
-    visits = round_up(max(2 * padded, _sum_of_top(lengths[subjects], full)), 2)
-    padded_lists = round_up(max(8 * padded, _sum_of_top(lists[subjects], full)), 2)
+    hands = -(-len(subjects) // rows)
+    full = -(-len(subjects) // hands)
+    share = -(-full // parts)
+    padded = min(-(-rows // parts), round_up(max(share, 16), 2))
+    visits = round_up(_fullest(lengths[subjects], hands, parts), 8)
+    padded_lists = round_up(max(8 * padded, _fullest(lists[subjects], hands, parts)), 2)
     return Bucket(subjects, full, padded, longest, min(padded * longest, visits), padded_lists)
+
+
+def _fullest(sizes: _Ints, hands: int, parts: int) -> int:
+    """No batch can hold more: it has one subject of each `hands`, and every so many of those."""
+    largest = np.maximum.reduceat(sizes, np.arange(0, len(sizes), hands))
+    return max(int(largest[part::parts].sum()) for part in range(parts))
 
 
 def _last(cohort: Cohort) -> _Ints:
@@ -158,11 +203,6 @@ def _lists(cohort: Cohort) -> _Ints:
     sizes[_last(cohort)] += 1
     lists: _Ints = -(-sizes // _SLOTS)
     return lists
-
-
-def _sum_of_top(sizes: _Ints, rows: int) -> int:
-    """No batch of so many rows can hold more."""
-    return int(np.sort(sizes)[-rows:].sum())
 
 
 def _halving(most: int) -> list[tuple[int, int]]:

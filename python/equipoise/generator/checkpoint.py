@@ -31,6 +31,7 @@ HISTORY: Final[Mapping[str, type[pl.DataType]]] = {
     "step": pl.Int64,
     "train_nll": pl.Float64,
     "tuning_nll": pl.Float64,
+    "learning_rate": pl.Float64,
 }
 
 
@@ -47,7 +48,7 @@ class Generator:
     conditions: Conditions
     config: GeneratorConfig
     history: pl.DataFrame
-    report: Mapping[str, int]
+    report: Mapping[str, int | float | str]
 
     def __repr__(self) -> str:
         weights = sum(leaf.size for leaf in jax.tree.leaves(self.params))
@@ -116,7 +117,7 @@ def load_generator(folder: Path | str) -> Generator:
         report, digests = dict(description["report"]), description["digests"]
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(table=str(path), want="a generator's description", got=str(error)) from None
-    conditions = Conditions(cells, tuple(by))
+    conditions = Conditions(cells, tuple(by), config.condition_dropout > 0)
     shapes = outline(len(vocabulary), len(conditions), config)[1]
     params = _read_weights(folder / WEIGHTS, digests.get(WEIGHTS), shapes)
     return Generator(params, vocabulary, conditions, config, history, report)

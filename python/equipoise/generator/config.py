@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from math import isfinite
+from typing import Final, Literal
 
 import numpy as np
 
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.generator.sizes import blocks_of, round_up
+
+_CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
+    "schedule": ("constant", "cosine"),
+    "dtype": ("auto", "float32", "bfloat16"),
+    "head": ("block", "halo"),
+    "condition_every_visit": (True, False),
+}
+_MAY_BE_0: Final = ("warmup_steps", "weight_decay", "clip_norm", "condition_dropout", "spare_tokens")
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,14 @@ class GeneratorConfig:
     max_visits: longer subjects are cut to their last `max_visits`, for the label sits on the last.
     batch_subjects: subjects per step. max_steps: the most steps there will be.
     evaluate_every: steps between looks at the tuning subjects. patience: how many such looks in a
-    row may fail to improve before training ends. learning_rate: Adam's, constant as in HALO.
+    row may fail to improve before training ends. learning_rate: Adam's, constant as in HALO unless
+    `schedule` is "cosine", which falls to 0 at `max_steps`; either rises from 0 in the first
+    `warmup_steps`. weight_decay: that of AdamW; at 0 it is Adam. clip_norm: the longest a gradient
+    may be; at 0 any. accumulate: into how many parts a step is cut, one computed after the other,
+    which saves memory and changes nothing but rounding. condition_dropout: how often a training
+    subject's group is hidden, each for itself; above 0, groups may be left out when sampling.
+    dtype: what is computed with in training, "auto" being bfloat16 on accelerators and float32 on
+    CPUs; weights, moments and losses are float32.
     """
 
     width: int = 256
@@ -41,28 +58,31 @@ class GeneratorConfig:
     max_steps: int = 100_000
     evaluate_every: int = 500
     patience: int = 5
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    condition_dropout: float = 0.0
+    dtype: str = "auto"
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not (isinstance(value, bool | str) or value > 0 or field.default == value == 0):
-                raise DataError(
-                    table="GeneratorConfig",
-                    column=field.name,
-                    want="a number above 0",
-                    got=str(value),
-                )
-        if self.head not in ("block", "halo"):
-            raise DataError(
-                table="GeneratorConfig", column="head", want="block or halo", got=str(self.head)
-            )
+            self._check(field.name, getattr(self, field.name))
         if self.width % self.heads:
-            raise DataError(
-                table="GeneratorConfig",
-                column="heads",
-                want=f"a divisor of the width {self.width}",
-                got=str(self.heads),
-            )
+            raise _wrong("heads", f"a divisor of the width {self.width}", self.heads)
+
+    def _check(self, name: str, value: object) -> None:
+        if name in _CHOICES:
+            if value not in _CHOICES[name]:
+                raise _wrong(name, f"one of {', '.join(map(str, _CHOICES[name]))}", value)
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise _wrong(name, "a number", value)
+        if name == "condition_dropout" and not 0 <= value < 1:
+            raise _wrong(name, "a probability below 1", value)
+        if value < 0 or (value == 0 and name not in _MAY_BE_0):
+            raise _wrong(name, "a number above 0", value)
 
     def blocks(self, codes: int) -> tuple[int, int]:
         """How many blocks of how many tokens a head of so many codes has, the end included."""
@@ -98,3 +118,7 @@ class GeneratorConfig:
                 evaluate_every=200,
             )
         return config
+
+
+def _wrong(name: str, want: str, got: object) -> DataError:
+    return DataError(table="GeneratorConfig", column=name, want=want, got=str(got))

@@ -23,6 +23,8 @@ Graph = nnx.GraphDef[Any]
 #: The weights: a pytree of float32 arrays.
 Params = nnx.State[Any, Any]
 _BIAS: Final = "head.bias_GB"
+#: Always float32: log-odds of rare codes, and the table whose rows and gradients are sums of many.
+_FULL: Final = (_BIAS, "coarse.codes_VD")
 
 
 class Halo(nnx.Module):
@@ -59,10 +61,11 @@ class Halo(nnx.Module):
         The arguments are those of `batches.Batch`. At the last visit a record can have, the end is
         certain, so its marker carries no nats.
         """
-        visits_ND = self.coarse.embed_lists(owner_L, codes_LC, len(place_N))
-        h_ND = self.coarse(condition_BK, visits_ND, grid_BT, place_N)
+        dtype = self.coarse.start_1D.dtype
+        visits_ND = self.coarse.embed_lists(owner_L, codes_LC, len(place_N)).astype(dtype)
+        h_ND = self.coarse(condition_BK.astype(dtype), visits_ND, grid_BT, place_N)
         x_NV = multi_hot(owner_L, codes_LC, (len(place_N), self.head.tokens))
-        logits_NV = self.head.logits(h_ND, x_NV)
+        logits_NV = self.head.logits(h_ND, x_NV).astype(jnp.float32)
         nats_NV = jnp.where(x_NV, logits_NV, 0) - jax.nn.softplus(logits_NV)
         open_N = place_N % grid_BT.shape[1] < self.max_visits - 1
         nats_N = nats_NV[:, :-1].sum(-1) + jnp.where(open_N, nats_NV[:, -1], 0)
@@ -145,11 +148,29 @@ def visit_nats(graph: Graph, params: Params, batch: Batch) -> jax.Array:
     return halo.log_likelihood(*map(jnp.asarray, batch))
 
 
+def computing_dtype(config: GeneratorConfig) -> jnp.dtype[Any]:
+    """What a configuration trains with on this machine."""
+    if config.dtype != "auto":
+        return jnp.dtype(config.dtype)
+    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def lowered(params: Params, dtype: jnp.dtype[Any]) -> Params:
+    """The weights as they are computed with."""
+
+    def lower(path: Any, leaf: jax.Array) -> jax.Array:
+        return leaf if dotted(path) in _FULL else leaf.astype(dtype)
+
+    lower_params: Params = jax.tree_util.tree_map_with_path(lower, params)
+    return lower_params
+
+
 def named_arrays(params: Params) -> Mapping[str, jax.Array]:
     """The weights by dotted name, such as `head.bias_GB`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {_dotted(path): leaf for path, leaf in leaves}
+    return {dotted(path): leaf for path, leaf in leaves}
 
 
-def _dotted(path: Any) -> str:
+def dotted(path: Any) -> str:
+    """The dotted name of a weight by its path in the pytree."""
     return ".".join(str(getattr(key, "key", "")) for key in path if hasattr(key, "key"))

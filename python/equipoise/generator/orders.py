@@ -80,7 +80,7 @@ class Order:
             schema.LABEL,
             pl.lit(schema.TRAIN).alias(schema.SPLIT),
             pl.lit(value=True).alias(schema.SYNTHETIC),
-            *self.conditions.by,
+            *(name for name in self.conditions.by if name in self.cells.columns),
         )
 
     def encode(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
@@ -96,13 +96,8 @@ class Order:
 
 def _checked_cells(conditions: Conditions, plan: Plan) -> pl.DataFrame:
     """The cells of the plan, with the generator's names in the generator's order."""
-    names = {schema.LABEL: pl.Boolean, **dict.fromkeys(conditions.by, pl.String)}
-    if set(plan.by) != set(conditions.by):
-        raise DataError(
-            table="plan",
-            want=f"cells by the generator's groups ({', '.join(conditions.by)})",
-            got=f"by ({', '.join(plan.by)})",
-        )
+    by = conditions.check_by(plan.by, "plan")
+    names = {schema.LABEL: pl.Boolean, **dict.fromkeys(by, pl.String)}
     schema.check_frame(plan.cells, {**names, "synthetic": pl.Int64}, "plan")
     cells = plan.cells.select(*names, "synthetic")
     for row in cells.filter(pl.col("synthetic").is_null() | (pl.col("synthetic") < 0)).iter_rows():

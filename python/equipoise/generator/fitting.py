@@ -1,0 +1,327 @@
+"""Maximum likelihood by gradient steps, with looks at the tuning subjects in between.
+
+Where training stands is one value, `Course`; all randomness follows from it and the seed, so that
+whoever goes on from a saved one does exactly what would have been done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+from flax import nnx
+
+from equipoise import schema
+from equipoise.cohort import Cohort
+from equipoise.errors import DataError
+from equipoise.generator.batches import Batch, Bucket, Shares, bucket, deal, pad, real_shares
+from equipoise.generator.conditions import Conditions
+from equipoise.generator.config import GeneratorConfig
+from equipoise.generator.likelihood import subject_nats
+from equipoise.generator.network import (
+    Graph,
+    Halo,
+    Params,
+    computing_dtype,
+    end_token,
+    initialise,
+    lowered,
+    outline,
+)
+from equipoise.generator.optimiser import Optimiser, learning_rate
+from equipoise.generator.parallel import Layout
+
+#: Called at each look with step, train_nll, tuning_nll, learning_rate and subjects_per_second.
+Watch = Callable[[Mapping[str, float]], None]
+
+
+class State(NamedTuple):
+    """What a step changes: float32 weights and the optimiser's moments."""
+
+    params: Params
+    moments: optax.OptState
+
+
+class Best(NamedTuple):
+    """The best weights so far, at which step, and what they gave; step 0 is none."""
+
+    params: Params
+    nll: float
+    step: int
+
+
+class Look(NamedTuple):
+    """A row of `checkpoint.HISTORY`."""
+
+    step: int
+    train_nll: float
+    tuning_nll: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where training stands after `step` steps: `place` chunks of this epoch are used up.
+
+    trouble: why it cannot go on, if so.
+    """
+
+    state: State
+    best: Best
+    step: int = 0
+    epoch: int = 0
+    place: int = 0
+    history: tuple[Look, ...] = ()
+    trouble: str = ""
+
+    def over(self, config: GeneratorConfig) -> str:
+        """Why training ends here; empty if it goes on."""
+        if self.trouble:
+            return self.trouble
+        if (self.step - self.best.step) // config.evaluate_every >= config.patience:
+            return "no better for so long as patience allows"
+        return "all steps done" if self.step >= config.max_steps else ""
+
+
+class Keeper(Protocol):
+    """What keeps courses on disk: see `snapshots.Snapshots`."""
+
+    def load(self, start: Course) -> Course:
+        """The course saved last, with arrays as those of `start`; `start` itself if none is."""
+
+    def save(self, course: Course) -> None:
+        """Keep it, if it is time to."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is fitted to what. `scale`: the loss is the nats of a step times this."""
+
+    fit: Cohort
+    tune: Cohort
+    conditions: Conditions
+    config: GeneratorConfig
+    seed: int
+    layout: Layout
+
+    def buckets(self) -> list[Bucket]:
+        """The shapes of the training subjects."""
+        config = self.config
+        return bucket(self.fit, config.batch_subjects, config.max_visits, self.layout.parts)
+
+    def shares(self) -> Shares:
+        """Of the rows computed, how many are real."""
+        return real_shares(self.fit, self.buckets(), self.layout.parts)
+
+
+def fit_weights(
+    task: Task,
+    keeper: Keeper | None = None,
+    progress: schema.Progress = schema.no_progress,
+    watch: Watch | None = None,
+) -> Course:
+    """Train until it is over; the weights wanted are `best` of the course that is returned.
+
+    Raises `DataError` if the likelihood was never finite, or if memory ran out.
+    """
+    config = task.config
+    with _memory_named(task):
+        graph, params = initialise(_log_odds(task.fit), len(task.conditions), config, task.seed)
+        state = State(params, Optimiser.of(config).start(params))
+        course = Course(task.layout.put_weights(state), Best(params, np.inf, 0))
+        if keeper is not None:
+            course = keeper.load(course)
+        chunks = _chunks(task, course.epoch, course.place)
+        while not course.over(config):
+            before, began = course, monotonic()
+            course, sums = _stretch(task, graph, course, chunks, progress)
+            course = _look(task, graph, course, sums)
+            if course.trouble:
+                break
+            if keeper is not None:
+                keeper.save(course)
+            if watch is not None:
+                rate = (course.step - before.step) * _subjects_a_step(task) / (monotonic() - began)
+                watch({**course.history[-1]._asdict(), "subjects_per_second": rate})
+    if not course.best.step:
+        raise DataError(
+            table="training",
+            want="a finite likelihood",
+            got=course.trouble,
+            hint="Lower GeneratorConfig.learning_rate or set clip_norm",
+        )
+    return course
+
+
+class _Drawn(NamedTuple):
+    """One step's data, and the position after it."""
+
+    epoch: int
+    place: int
+    visits: int
+    batch: Batch
+
+
+class _Sums(NamedTuple):
+    """What steps gave since the last look: loss of each, still on the device, and all visits."""
+
+    losses: list[jax.Array]
+    visits: int
+
+
+def _stretch(
+    task: Task, graph: Graph, course: Course, chunks: Iterator[_Drawn], progress: schema.Progress
+) -> tuple[Course, _Sums]:
+    """The steps until the next look."""
+    config, optimiser, dtype = task.config, Optimiser.of(task.config), computing_dtype(task.config)
+    # One constant, not the batch's own number of visits: every subject weighs the same whichever
+    # bucket it is in.
+    scale = 1 / (config.batch_subjects * len(task.fit.visits) / len(task.fit))
+    state, step, losses, visits = course.state, course.step, [], 0
+    until = min(config.max_steps, (step // config.evaluate_every + 1) * config.evaluate_every)
+    while step < until:
+        step += 1
+        drawn = next(chunks)
+        rate = learning_rate(config, step)
+        how = (graph, optimiser, dtype, task.layout)
+        state, loss = _train_step(*how, rate, scale, state, drawn.batch)
+        losses.append(loss)
+        visits += drawn.visits
+        progress("train", step, config.max_steps)
+    after = replace(course, state=state, step=step, epoch=drawn.epoch, place=drawn.place)
+    return after, _Sums(losses, visits)
+
+
+def _look(task: Task, graph: Graph, course: Course, sums: _Sums) -> Course:
+    """The course with a row more of history, and with these weights if they are the best."""
+    losses = np.array([float(loss) for loss in sums.losses])
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        step = course.step - len(losses) + 1 + int(bad[0])
+        return replace(course, trouble=_trouble("the loss", losses[bad[0]], step, task.config))
+    params = task.layout.whole_weights(course.state.params)
+    nats = subject_nats(graph, params, task.tune, task.conditions, task.config)
+    tuning_nll = -float(nats.sum()) / len(task.tune.visits)
+    if not isfinite(tuning_nll):
+        what = "the loss of tuning subjects"
+        return replace(course, trouble=_trouble(what, tuning_nll, course.step, task.config))
+    rate = learning_rate(task.config, course.step)
+    row = Look(course.step, float(losses.sum()) / sums.visits, tuning_nll, rate)
+    course = replace(course, history=(*course.history, row))
+    if tuning_nll >= course.best.nll:
+        return course
+    # Copies, for the next step donates the arrays themselves.
+    return replace(course, best=Best(jax.tree.map(np.array, params), tuning_nll, course.step))
+
+
+def _trouble(what: str, value: float, step: int, config: GeneratorConfig) -> str:
+    rate = learning_rate(config, step)
+    return f"{what} was {value} at step {step}, with learning rate {rate:.3g}"
+
+
+@partial(
+    jax.jit,
+    static_argnames=("graph", "optimiser", "dtype", "layout"),
+    donate_argnames="state",
+)
+def _train_step(
+    graph: Graph,
+    optimiser: Optimiser,
+    dtype: Any,
+    layout: Layout,
+    rate: float,
+    scale: float,
+    state: State,
+    batch: Batch,
+) -> tuple[State, jax.Array]:
+    """State and nats lost after one batch whose first axes are (rounds, devices)."""
+
+    def loss(params: Params, part: Batch) -> jax.Array:
+        halo: Halo = nnx.merge(graph, lowered(params, dtype))
+        return -scale * halo.log_likelihood(*map(jnp.asarray, part)).sum()
+
+    def losses(params: Params, parts: Batch) -> jax.Array:
+        if layout.devices == 1:
+            return loss(params, Batch(*(array[0] for array in parts)))
+        return jax.vmap(loss, in_axes=(None, 0))(params, parts).sum()
+
+    with_gradient = jax.value_and_grad(losses)
+
+    def add(sums: Any, parts: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, with_gradient(state.params, parts)), None
+
+    if layout.rounds == 1:
+        value, gradient = with_gradient(state.params, Batch(*(array[0] for array in batch)))
+    else:
+        nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        (value, gradient), _ = jax.lax.scan(add, nothing, batch)
+    params, moments = optimiser.step(state.params, state.moments, gradient, jnp.asarray(rate))
+    return layout.keep_weights(State(params, moments)), value / scale
+
+
+def _chunks(task: Task, epoch: int, place: int) -> Iterator[_Drawn]:
+    """One step's data after the other for ever, from a position on."""
+    buckets = task.buckets()
+    end = end_token(len(task.fit.vocabulary), task.config)
+    layout = task.layout
+    while True:
+        order = deal(buckets, np.random.default_rng([task.seed, epoch]))
+        for at in range(place, len(order)):
+            subjects, shape = order[at]
+            chunk = task.fit.take(subjects)
+            rng = np.random.default_rng([task.seed, epoch, at])
+            bits = task.conditions.hide(
+                task.conditions.encode(chunk.subjects), task.config.condition_dropout, rng
+            )
+            parts = []
+            for part in layout.own_parts():
+                own = slice(part, None, layout.parts)
+                mine = chunk.take(np.arange(len(chunk))[own])
+                parts.append(pad(mine, bits[own], shape, end))
+            yield _Drawn(epoch, at + 1, len(chunk.visits), layout.put_batch(parts))
+        epoch, place = epoch + 1, 0
+
+
+def _subjects_a_step(task: Task) -> float:
+    return len(task.fit) / sum(-(-len(b.subjects) // b.full) for b in task.buckets())
+
+
+@contextmanager
+def _memory_named(task: Task) -> Iterator[None]:
+    """Say what was too large where memory runs out."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        config = task.config
+        shapes = outline(len(task.fit.vocabulary), len(task.conditions), config)[1]
+        weights = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        raise DataError(
+            table="training",
+            want=f"memory for {weights:,} weights (with moments and gradient "
+            f"{16 * weights / 1e9:,.2f} GB) and a batch of {config.batch_subjects} subjects "
+            f"of up to {config.max_visits} visits in {task.layout.parts} parts",
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            hint="Raise GeneratorConfig.accumulate, or lower batch_subjects, width or head_hidden",
+        ) from None
+
+
+def _log_odds(cohort: Cohort) -> npt.NDArray[np.float64]:
+    """(V + 1,) of each code in a visit and of the end after it."""
+    visits, tokens = len(cohort.visits), len(cohort.vocabulary) + 1
+    counts = np.bincount(cohort.codes, minlength=tokens).astype(np.float64)
+    counts[-1] = len(cohort)
+    share = (counts + 0.5) / (visits + 1)
+    log_odds: npt.NDArray[np.float64] = np.log(share) - np.log1p(-share)
+    return log_odds

@@ -1,0 +1,165 @@
+"""Courses of training on disk, so that a killed run goes on where it was.
+
+Orbax writes a snapshot under another name and renames it when it is whole. A snapshot holds the
+last and the best weights, the moments, the history and the position in the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import jax
+import numpy as np
+
+from equipoise import store
+from equipoise.cohort import Cohort
+from equipoise.errors import DataError, UsageError
+from equipoise.generator.fitting import Best, Course, Look, State, Task
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import CheckpointManager
+
+IDENTITY: Final = "identity.json"
+#: The most of the time that may go into saving.
+_SHARE: Final = 0.05
+_LAST, _BEST, _PLACE = "last", "best", "place"
+
+
+class Snapshots:
+    """The folder in which one training keeps its courses; see `fitting.Keeper`."""
+
+    def __init__(self, folder: Path | str, task: Task) -> None:
+        """Open or make the folder; raises `UsageError` if it is another training's."""
+        # Imported here: it takes as long as JAX itself.
+        import orbax.checkpoint as ocp
+
+        folder = Path(folder).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder / IDENTITY, _identity(task))
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=False
+        )
+        self._manager: CheckpointManager = ocp.CheckpointManager(folder, options=options)
+        self._args = ocp.args
+        self._saved, self._took = monotonic(), 0.0
+
+    def load(self, start: Course) -> Course:
+        """The course saved last, with arrays as those of `start`; `start` itself if none is.
+
+        Raises `DataError` if it is damaged.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return start
+        try:
+            return self._read(step, start)
+        except Exception as error:  # Orbax and TensorStore document no classes.
+            raise DataError(
+                table=str(self._manager.directory / str(step)),
+                want="a snapshot of training",
+                got=str(error).splitlines()[0],
+                hint="Start anew without --resume",
+            ) from None
+
+    def save(self, course: Course) -> None:
+        """Keep it, unless too much of the time went into saving."""
+        # Several processes save together, so that no clock may decide.
+        if jax.process_count() == 1 and _SHARE * (monotonic() - self._saved) < self._took:
+            return
+        began = monotonic()
+        args = self._args
+        place = {
+            "epoch": course.epoch,
+            "place": course.place,
+            "best_step": course.best.step,
+            "history": [list(look) for look in course.history],
+        }
+        items = {
+            _LAST: args.StandardSave(jax.tree.leaves(course.state)),
+            _BEST: args.StandardSave(jax.tree.leaves(course.best.params)),
+            _PLACE: args.JsonSave(place),
+        }
+        self._manager.save(course.step, args=args.Composite(**items), force=True)
+        self._manager.wait_until_finished()
+        self._saved = monotonic()
+        self._took = self._saved - began
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._manager.close()
+
+    def _read(self, step: int, start: Course) -> Course:
+        args = self._args
+        last, state = jax.tree.flatten(start.state)
+        best, params = jax.tree.flatten(start.best.params)
+        best = [np.empty(leaf.shape, leaf.dtype) for leaf in best]
+        items = {
+            _LAST: args.StandardRestore(last),
+            _BEST: args.StandardRestore(best),
+            _PLACE: args.JsonRestore(),
+        }
+        found = self._manager.restore(step, args=args.Composite(**items))
+        place = found[_PLACE]
+        history = tuple(Look(*row) for row in place["history"])
+        nll = {look.step: look.tuning_nll for look in history}
+        best_step = place["best_step"]
+        return replace(
+            start,
+            state=State(*jax.tree.unflatten(state, found[_LAST])),
+            best=Best(jax.tree.unflatten(params, found[_BEST]), nll[best_step], best_step),
+            step=step,
+            epoch=place["epoch"],
+            place=place["place"],
+            history=history,
+        )
+
+
+def _claim(path: Path, identity: Mapping[str, Any]) -> None:
+    """Say whose folder it is, or make sure that it is ours."""
+    if not path.exists():
+        draft = path.with_suffix(".unfinished")
+        store.write_json(draft, identity)
+        draft.replace(path)
+        return
+    before = store.read_json(path)
+    changed = [
+        f"{name} was {before.get(name)}, is {now}"
+        for name, now in json.loads(json.dumps(identity)).items()
+        if before.get(name) != now
+    ]
+    if changed:
+        raise UsageError(
+            f"{path.parent} holds another training: {'; '.join(changed)}. "
+            "Start anew without --resume"
+        )
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """What the result depends on, by the names a person knows."""
+    return {
+        "seed": task.seed,
+        "groups": list(task.conditions.by),
+        **{f"config.{name}": value for name, value in asdict(task.config).items()},
+        "training subjects": _digest(task.fit, task),
+        "tuning subjects": _digest(task.tune, task),
+    }
+
+
+def _digest(cohort: Cohort, task: Task) -> str:
+    sha = hashlib.sha256()
+    for array in (
+        cohort.visit_offsets,
+        cohort.code_offsets,
+        cohort.codes,
+        task.conditions.encode(cohort.subjects),
+    ):
+        sha.update(array.tobytes())
+    for frame in (task.conditions.cells, cohort.vocabulary.columns):
+        sha.update(frame.write_csv().encode())
+    return sha.hexdigest()[:16]
