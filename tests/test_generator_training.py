@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import polars as pl
 import pytest
 
+from equipoise import store
 from equipoise.cohort import Cohort, cohort_from_lists
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import (
     Generator,
     GeneratorConfig,
+    checkpoint,
     load_generator,
     log_likelihood,
     sample,
@@ -91,13 +94,14 @@ def test_who_is_left_out_is_counted():
         records, subjects, Vocabulary.of_codes([f"C{i:02d}" for i in range(24)])
     )
     generator = train_generator(cohort, ["sex"], config=TINY)
-    assert {name: generator.report[name] for name in list(generator.report)[:6]} == {
+    counts = list(generator.report)[:6]
+    assert {name: generator.report[name] for name in counts} == {
         "without_visits": 1,
         "label_unknown": 1,
         "group_unknown": 1,
+        "cut_to_last_visits": 53,
         "subjects_trained": 54,
         "subjects_tuning": 7,
-        "cut_to_last_visits": 53,
     }
     # The only subject of its cell is never the one held out.
     assert generator.conditions.cells.rows() == [
@@ -149,31 +153,87 @@ def test_saved_and_loaded_it_samples_the_same(folder):
         after.save(folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["weights.safetensors", "generator.json", "vocabulary.arrow", "manifest.json"]
-)
+FILES = [
+    "cuts.npy",
+    "generator.json",
+    "manifest.json",
+    "metrics.jsonl",
+    "vocabulary.arrow",
+    "vocabulary.json",
+    "weights.safetensors",
+]
+
+
+def test_the_folder_has_these_files(folder):
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(DataError, match=name):
         load_generator(folder)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "generator.json"])
-@pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_a_damaged_file_is_refused(folder, name, damage):
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["cut", "flip", "more"])
+def test_a_damaged_file_is_refused_by_name(folder, name, damage):
     path = folder / name
     data = bytearray(path.read_bytes())
     if damage == "cut":
         data = data[: len(data) // 2]
+    elif damage == "flip":
+        # One bit of a digit, a letter or a weight: what is still JSON, or an array of that shape.
+        place = max(i for i, byte in enumerate(data) if chr(byte).isalnum()) if data else 0
+        data[place : place + 1] = bytes([(data or b"0")[place] ^ 1])
     else:
-        data[len(data) // 2] ^= 0xFF
+        data += b" "
+    if name == "metrics.jsonl" and damage == "cut":
+        data = b"{}"  # It is empty already.
     path.write_bytes(data)
+    if name == "manifest.json" and damage == "more":
+        load_generator(folder)  # A blank after JSON says nothing else.
+        return
     with pytest.raises(DataError, match=name):
         load_generator(folder)
 
 
-def test_weights_must_fit_the_configuration(folder):
-    path = folder / "generator.json"
-    path.write_text(path.read_text().replace('"head_hidden": 16', '"head_hidden": 8'))
-    with pytest.raises(DataError, match="head"):
+def reseal(folder, name: str, old: str, new: str) -> None:
+    """Change a file, and the digests as if it had been written so."""
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    manifest = store.read_json(folder / "manifest.json")
+    manifest["files"] |= store.digest([path])
+    manifest["seal"] = store._seal(manifest)
+    store.write_json(folder / "manifest.json", manifest)
+
+
+def test_weights_must_fit_the_configuration_before_they_are_read(folder, monkeypatch):
+    reseal(folder, "generator.json", '"head_hidden": 16', '"head_hidden": 8')
+    monkeypatch.setattr(checkpoint, "load_file", lambda path: pytest.fail("allocated"))
+    with pytest.raises(DataError, match=r"column head\.code_GBH: want \(\[3, 3, 8\], 'F32'\)"):
         load_generator(folder)
+
+
+def test_a_folder_from_a_newer_version_is_refused_with_both_versions(folder):
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"equipoise": "', '"equipoise": "9'))
+    path = folder / "generator.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    ours = version("equipoise")
+    with pytest.raises(DataError, match=f"want 1, which equipoise {ours}.*2, .*equipoise 9{ours}"):
+        load_generator(folder)
+
+
+def test_history_and_added_files_come_back(tmp_path):
+    history = pl.DataFrame([(2, 3.25, 1 / 3, 5e-4)], schema=dict(checkpoint.HISTORY), orient="row")
+    generator = replace(random_generator(), history=history)
+    generator.save(tmp_path / "one", {"curves.png": b"picture"})
+    generator.save(tmp_path / "two", {"curves.png": b"picture"})
+    assert load_generator(tmp_path / "one").history.equals(history)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    (tmp_path / "one" / "curves.png").write_bytes(b"Picture")
+    with pytest.raises(DataError, match=r"curves\.png"):
+        load_generator(tmp_path / "one")

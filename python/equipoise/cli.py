@@ -44,6 +44,7 @@ from equipoise.options import (
     names_in,
     part_of,
     reading_options,
+    settings_in,
     source_options,
 )
 from equipoise.pipeline import Request, methods_named, run_all
@@ -163,23 +164,36 @@ def train(
     by: By,
     split: Annotated[str | None, typer.Option("--split", help="Train on this split only")] = None,
     labs: Labs = 50,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; repeatable")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was killed")] = False,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
     """Train the generator of patient records."""
-    from equipoise.generator import train_generator
+    from equipoise.pipeline import Training, train_model
     from equipoise.records import VisitRecords
     from equipoise.vocabulary import VocabularySettings
 
+    training = Training(names_in(by), settings_in(set_ or []), seed, resume)
     store.check_free(out, force)
     chosen = VisitRecords.load(records)
     if split is not None:
         chosen = chosen.of_split(split)
     cohort = chosen.encode(chosen.fit_vocabulary(VocabularySettings(labs=labs)))
-    with progress_bars() as progress:
-        generator = train_generator(cohort, names_in(by), seed=seed, progress=progress)
-    generator.save(out, force=force, seed=seed, inputs=_manifest_digest(records))
-    inspect(out)
+    inputs = _manifest_digest(records)
+    try:
+        with progress_bars() as bars:
+            watch = bars.watch_training
+            leads = train_model(
+                cohort, out, training, force=force, inputs=inputs, progress=bars, watch=watch
+            )
+    except KeyboardInterrupt:
+        _complain("stopped; the same command with --resume goes on from there")
+        sys.exit(130)
+    if leads:
+        inspect(out)
 
 
 @app.command()

@@ -72,6 +72,26 @@ def names_in(text: str) -> list[str]:
     return names
 
 
+def settings_in(texts: list[str]) -> dict[str, int | float | str]:
+    """Settings given as NAME=VALUE, numbers as numbers; raises `UsageError`."""
+    settings: dict[str, int | float | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--set: want NAME=VALUE, got {text}")
+        settings[name] = _number_or_word(value)
+    return settings
+
+
+def _number_or_word(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
 def source_options(spec: str | None, codes: str | None, lab_key: str | None) -> dict[str, Any]:
     """Those options of a source that were given."""
     given = {

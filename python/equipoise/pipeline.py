@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from equipoise import schema, store
 from equipoise.balance import BalancingMethod, method_named, plan_balance
-from equipoise.cohort import concat
+from equipoise.cohort import Cohort, concat
+from equipoise.errors import UsageError
 from equipoise.evaluate.experiment import run_experiment
 from equipoise.evaluate.results import Results
 from equipoise.records import VisitRecords, read_source
@@ -20,6 +22,9 @@ from equipoise.sources.declaration import Source
 from equipoise.sources.files import all_files
 from equipoise.tasks import TASKS
 from equipoise.vocabulary import VocabularySettings
+
+if TYPE_CHECKING:
+    from equipoise.generator import Generator, GeneratorConfig
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,16 @@ class Request:
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file that is read."""
         return store.digest(all_files(self.declared(), self.root))
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the generator is trained. settings: fields of `GeneratorConfig` that are not default."""
+
+    by: Sequence[str]
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
+    seed: int = 0
+    resume: bool = False
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
@@ -99,6 +114,66 @@ def run_all(
     return results
 
 
+def train_model(
+    cohort: Cohort,
+    out: Path,
+    training: Training,
+    *,
+    force: bool = False,
+    inputs: Mapping[str, str],
+    progress: schema.Progress = schema.no_progress,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
+) -> bool:
+    """Train a generator and write it to `out`; what is done so far is kept beside it until then.
+
+    Several processes may do this together (`parallel.join_cluster`); true is returned to the one
+    that writes. Raises what `train_generator` raises, and `UsageError` for an unknown setting.
+    """
+    # Imported here: it brings JAX, which the data half does without.
+    from equipoise.generator import train_generator
+    from equipoise.generator.parallel import join_cluster, leads
+
+    join_cluster()
+    working = store.resuming(out, training.resume) if leads() else _shared(out)
+    with working as work:
+        generator = train_generator(
+            cohort,
+            training.by,
+            training.seed,
+            config=_config(cohort, training.settings) if training.settings else None,
+            snapshots=work,
+            progress=progress,
+            watch=watch,
+        )
+        if leads():
+            _save_model(generator, out, force=force, seed=training.seed, inputs=inputs)
+    return leads()
+
+
+@contextmanager
+def _shared(out: Path) -> Iterator[Path]:
+    """The work folder of `store.resuming`, which another process looks after."""
+    yield store.work_of(out)
+
+
+def _config(cohort: Cohort, settings: Mapping[str, int | float | str]) -> GeneratorConfig:
+    from equipoise.generator import GeneratorConfig
+
+    config = GeneratorConfig.for_cohort(cohort)
+    unknown = sorted(settings.keys() - asdict(config).keys())
+    if unknown:
+        raise UsageError(f"there is no setting {', '.join(unknown)}; see GeneratorConfig")
+    return replace(config, **settings)  # type: ignore[arg-type]
+
+
+def _save_model(generator: Generator, out: Path, **made: Any) -> None:
+    """The generator's folder, with a picture of how it was trained."""
+    from equipoise.report.curves import training_curves
+
+    curves = training_curves(generator.history, int(generator.report["best_step"]))
+    generator.save(out, {"curves.png": curves}, **made)
+
+
 def report(results: Path, out: Path) -> Path:
     """Render the results in a folder to the file `out`; raises `DataError`."""
     # Imported here: it brings matplotlib, which only a report needs.
@@ -125,7 +200,7 @@ def _balance_all(
     cohort = records.encode(records.fit_vocabulary(settings))
     plan = plan_balance(cohort, by)
     generator = train_generator(cohort, by, seed=made["seed"], progress=progress)
-    generator.save(folder / "model", **made)
+    _save_model(generator, folder / "model", **made)
     plan.to_csv(folder / "plan.csv")
     synthetic = sample(generator, plan, seed=made["seed"], progress=progress)
     concat([cohort, synthetic]).save(folder / "balanced", config={"by": list(by)}, **made)

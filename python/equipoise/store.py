@@ -16,7 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ if sys.platform != "win32":
 MANIFEST: Final = "manifest.json"
 DRAFT: Final = "unfinished"
 REPLACED: Final = "replaced"
+WORK: Final = "work"
 
 
 @contextmanager
@@ -44,12 +45,13 @@ def writing(
     seed: int | None = None,
     config: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
+    sealed: bool = False,
 ) -> Iterator[Path]:
     """Yield an empty folder to write into; on leaving, add the manifest and move it to `out`.
 
     Nothing is left behind when the body raises. Raises `UsageError` if `out` exists, unless
     `force`, and `OSError` that names `out` if it cannot be written. `inputs` maps each input's name
-    to its digest (see `digest`).
+    to its digest (see `digest`). `sealed` adds the digest of every file, for `check_seal`.
     """
     out = Path(out)
     check_free(out, force)
@@ -57,13 +59,16 @@ def writing(
     _sweep(out, DRAFT)
     with _draft_of(out) as draft:
         yield draft
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": kind,
             "equipoise": version("equipoise"),
             "seed": seed,
             "config": dict(config or {}),
             "inputs": dict(inputs or {}),
         }
+        if sealed:
+            manifest["files"] = digest(sorted(draft.iterdir()))
+            manifest["seal"] = _seal(manifest)
         write_json(draft / MANIFEST, manifest)
         check_free(out, force)  # Another run may have been faster.
         _replace(draft, out)
@@ -114,6 +119,41 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def resuming(out: Path | str, resume: bool) -> Iterator[Path]:
+    """Yield the hidden folder beside `out` where a long work keeps what it has done so far.
+
+    It goes when the body ends or finds the data bad, and stays when it is stopped or dies; without
+    `resume`, what an earlier run left is removed first. Raises `UsageError` if a living run works
+    there.
+    """
+    work = work_of(out)
+    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(work))
+        except BlockingIOError:
+            raise UsageError(f"another run is at work on {out}") from None
+        if not resume:
+            _empty(work)
+        try:
+            yield work
+        except DataError:
+            shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)
+
+
+def work_of(out: Path | str) -> Path:
+    """The folder that `resuming` yields."""
+    return Path(out).parent / f".{Path(out).name}.{WORK}"
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
 def check_free(out: Path | str, force: bool) -> None:
     """Raise `UsageError` if `out` already exists and may not be replaced."""
     out = Path(out)
@@ -138,6 +178,35 @@ def read_manifest(folder: Path | str, kind: str | None = None) -> dict[str, Any]
             table=str(folder), want=f"a folder of kind {kind}", got=str(manifest["kind"])
         )
     return manifest
+
+
+def check_seal(folder: Path | str, kind: str) -> dict[str, Any]:
+    """The manifest of a folder written `sealed`.
+
+    Raises `DataError` naming the file that is missing or has other bytes than were written, the
+    manifest included.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, kind)
+    if manifest.get("seal") != _seal(manifest):
+        raise DataError(
+            table=str(folder / MANIFEST), want="the manifest that was saved", got="other"
+        )
+    for name, want in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError(table=str(path), want="this file", got="none")
+        if digest([path])[name] != want:
+            raise DataError(
+                table=str(path), want=f"the file that was saved, {want}", got="other bytes"
+            )
+    return manifest
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from equipoise import schema
 from equipoise.errors import StoppedError
 
 out_console = Console(soft_wrap=True)
@@ -31,27 +30,43 @@ SHORT: Final = {
 }
 
 
+class Bars:
+    """Bars on the terminal, one for each stage, each with a note; it is a `schema.Progress`."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(escape(stage), total=total, note="")
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def watch_training(self, look: Mapping[str, float]) -> None:
+        """Show how training goes (`generator.fitting.Watch`)."""
+        if "train" in self._tasks:
+            note = (
+                f"loss {look['tuning_nll']:.3f} (train {look['train_nll']:.3f}), "
+                f"{look['subjects_per_second']:,.0f} subjects/s"
+            )
+            self._bars.update(self._tasks["train"], note=note)
+
+
 @contextmanager
-def progress_bars() -> Iterator[schema.Progress]:
-    """Bars on the terminal, one for each stage; silence where there is no terminal."""
+def progress_bars() -> Iterator[Bars]:
+    """Bars on the terminal; silence where there is no terminal."""
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
         console=err_console,
         transient=True,
         disable=not err_console.is_terminal,
     )
-    tasks: dict[str, TaskID] = {}
     with bars:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(escape(stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield tell
+        yield Bars(bars)
 
 
 @contextmanager

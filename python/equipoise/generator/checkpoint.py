@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import polars as pl
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.flax import load_file, save_file
 
 from equipoise import schema, store
@@ -25,6 +25,9 @@ from equipoise.vocabulary import Vocabulary
 
 WEIGHTS: Final = "weights.safetensors"
 DESCRIPTION: Final = "generator.json"
+METRICS: Final = "metrics.jsonl"
+#: Of the folder. Another number is for files that this code could not read or would misread.
+FORMAT: Final = 1
 
 #: Mean negative log-likelihood, nats per visit, at each look at the tuning subjects.
 HISTORY: Final[Mapping[str, type[pl.DataType]]] = {
@@ -77,71 +80,106 @@ class Generator:
                 hint="Encode the cohort with generator.vocabulary",
             )
 
-    def save(self, out: Path | str, **manifest: Any) -> Path:
-        """Write the generator as a folder; `manifest` goes to `store.writing`."""
+    def save(
+        self, out: Path | str, files: Mapping[str, bytes] | None = None, **manifest: Any
+    ) -> Path:
+        """Write the generator as a folder, with `files` added by name.
+
+        `manifest` goes to `store.writing`. There is no time in it: the same training gives the
+        same bytes.
+        """
         manifest.setdefault("config", asdict(self.config))
-        with store.writing(out, "model", **manifest) as folder:
+        with store.writing(out, "model", sealed=True, **manifest) as folder:
             save_file(dict(named_arrays(self.params)), folder / WEIGHTS)
             self.vocabulary.write(folder)
             description = {
+                "format": FORMAT,
                 "config": asdict(self.config),
                 "by": self.by,
                 "cells": self.conditions.cells.to_dict(as_series=False),
-                "history": self.history.to_dict(as_series=False),
                 "report": dict(self.report),
-                "digests": store.digest([folder / WEIGHTS]),
             }
             store.write_json(folder / DESCRIPTION, description)
+            self.history.write_ndjson(folder / METRICS)
+            for name, content in (files or {}).items():
+                (folder / name).write_bytes(content)
         return Path(out)
 
 
 def load_generator(folder: Path | str) -> Generator:
     """Open a saved generator.
 
-    Raises `DataError` for a folder of another kind, a missing or damaged file, or weights that do
-    not fit the configuration.
+    Raises `DataError` for a folder of another kind or of a newer version, a missing or changed
+    file, or weights that do not fit the configuration. Nothing is allocated before that is known.
     """
     folder = Path(folder)
-    store.read_manifest(folder, "model")
+    _check_format(folder)
+    store.check_seal(folder, "model")
+    description = store.read_json(folder / DESCRIPTION)
     vocabulary = Vocabulary.read(folder)
-    path = folder / DESCRIPTION
+    conditions, config = _described(folder / DESCRIPTION, description)
+    history = _read_history(folder / METRICS)
+    shapes = outline(len(vocabulary), len(conditions), config)[1]
+    params = _read_weights(folder / WEIGHTS, shapes)
+    return Generator(params, vocabulary, conditions, config, history, description["report"])
+
+
+def _check_format(folder: Path) -> None:
+    """Refuse a newer folder by name; whatever else is wrong with it, its seal will tell."""
+    writer = store.read_manifest(folder, "model").get("equipoise")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        wrote = store.read_json(folder / DESCRIPTION).get("format")
+    except DataError:
+        return
+    if isinstance(wrote, int) and wrote > FORMAT:
+        raise DataError(
+            table=str(folder / DESCRIPTION),
+            column="format",
+            want=f"{FORMAT}, which equipoise {version('equipoise')} reads",
+            got=f"{wrote}, which equipoise {writer} wrote",
+            hint="Install that version",
+        )
+
+
+def _described(path: Path, description: Mapping[str, Any]) -> tuple[Conditions, GeneratorConfig]:
+    try:
         by = [str(name) for name in description["by"]]
         cells = pl.DataFrame(
             description["cells"],
             schema={schema.LABEL: pl.Boolean, **dict.fromkeys(by, pl.String), "subjects": pl.Int64},
         )
         config = GeneratorConfig(**description["config"])
-        history = pl.DataFrame(description["history"], schema=dict(HISTORY))
-        report, digests = dict(description["report"]), description["digests"]
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+    except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(table=str(path), want="a generator's description", got=str(error)) from None
-    conditions = Conditions(cells, tuple(by), config.condition_dropout > 0)
-    shapes = outline(len(vocabulary), len(conditions), config)[1]
-    params = _read_weights(folder / WEIGHTS, digests.get(WEIGHTS), shapes)
-    return Generator(params, vocabulary, conditions, config, history, report)
+    return Conditions(cells, tuple(by), config.condition_dropout > 0), config
 
 
-def _read_weights(path: Path, digest: str | None, shapes: Params) -> Params:
+def _read_history(path: Path) -> pl.DataFrame:
     try:
-        if store.digest([path])[path.name] != digest:
-            raise DataError(
-                table=str(path), want=f"the weights that were saved, {digest}", got="other bytes"
-            )
+        return pl.read_ndjson(path, schema=dict(HISTORY))
+    except pl.exceptions.NoDataError:
+        return pl.DataFrame(schema=dict(HISTORY))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(table=str(path), want="lines of JSON", got=str(error)) from None
+
+
+def _read_weights(path: Path, shapes: Params) -> Params:
+    want = {name: (list(leaf.shape), "F32") for name, leaf in named_arrays(shapes).items()}
+    try:
+        with safe_open(path, framework="numpy") as header:
+            slices = {name: header.get_slice(name) for name in header.keys()}  # noqa: SIM118
+            got = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+        for name in sorted(want.keys() | got.keys()):
+            if want.get(name) != got.get(name):
+                raise DataError(
+                    table=str(path),
+                    column=name,
+                    want=str(want.get(name, "no such weights")),
+                    got=str(got.get(name, "none")),
+                )
         arrays = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(table=str(path), want="safetensors", got=str(error)) from None
-    want = {name: leaf.shape for name, leaf in named_arrays(shapes).items()}
-    got = {name: array.shape for name, array in arrays.items()}
-    for name in want.keys() | got.keys():
-        if want.get(name) != got.get(name):
-            raise DataError(
-                table=str(path),
-                column=name,
-                want=str(want.get(name, "no such weights")),
-                got=str(got.get(name, "none")),
-            )
-    leaves = [jnp.asarray(arrays[name]) for name in named_arrays(shapes)]
+    leaves = [jnp.asarray(arrays[name]) for name in want]
     params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return params

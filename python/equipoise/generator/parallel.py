@@ -142,6 +142,11 @@ def join_cluster(environment: Mapping[str, str] | None = None) -> bool:
     return several
 
 
+def leads() -> bool:
+    """Whether this process is the one that writes for all."""
+    return jax.process_index() == 0
+
+
 def _number(env: Mapping[str, str], name: str) -> int:
     try:
         return int(env[name])

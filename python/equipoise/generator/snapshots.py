@@ -41,7 +41,8 @@ class Snapshots:
 
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        _claim(folder / IDENTITY, _identity(task))
+        if jax.process_index() == 0:
+            _claim(folder / IDENTITY, _identity(task))
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=False
         )

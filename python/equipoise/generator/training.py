@@ -61,19 +61,24 @@ def train_generator(
     layout = Layout.of(devices, config.accumulate, shard_params)
     task = Task(fit, tune, conditions, config, seed, layout)
     course = _fit(task, snapshots, progress, watch)
-    report |= {
-        "subjects_trained": len(fit),
-        "subjects_tuning": len(tune),
-        "cut_to_last_visits": cut,
-        "best_step": course.best.step,
-        "ended": course.over(config),
-        "dtype": computing_dtype(config).name,
-        "real_share_visits": round(task.shares().visits, 4),
-        "real_share_attention": round(task.shares().attention, 4),
-    }
+    report["cut_to_last_visits"] = cut
+    report |= _told(task, course)
     params = jax.tree.map(jnp.asarray, course.best.params)
     history = pl.DataFrame(course.history, schema=dict(HISTORY), orient="row")
     return Generator(params, cohort.vocabulary, conditions, config, history, report)
+
+
+def _told(task: Task, course: Course) -> dict[str, int | float | str]:
+    shares = task.shares()
+    return {
+        "subjects_trained": len(task.fit),
+        "subjects_tuning": len(task.tune),
+        "best_step": course.best.step,
+        "ended": course.over(task.config),
+        "dtype": computing_dtype(task.config).name,
+        "real_share_visits": round(shares.visits, 4),
+        "real_share_attention": round(shares.attention, 4),
+    }
 
 
 def _parts(
