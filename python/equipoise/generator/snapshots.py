@@ -74,11 +74,21 @@ class Snapshots:
         if jax.process_count() == 1 and _SHARE * (monotonic() - self._saved) < self._took:
             return
         began = monotonic()
+        self._write(course)
+        self._saved = monotonic()
+        self._took = self._saved - began
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._manager.close()
+
+    def _write(self, course: Course) -> None:
         args = self._args
         place = {
             "epoch": course.epoch,
             "place": course.place,
             "best_step": course.best.step,
+            "digest": _digest_of(course),
             "history": [list(look) for look in course.history],
         }
         items = {
@@ -88,12 +98,6 @@ class Snapshots:
         }
         self._manager.save(course.step, args=args.Composite(**items), force=True)
         self._manager.wait_until_finished()
-        self._saved = monotonic()
-        self._took = self._saved - began
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        self._manager.close()
 
     def _read(self, step: int, start: Course) -> Course:
         args = self._args
@@ -110,7 +114,7 @@ class Snapshots:
         history = tuple(Look(*row) for row in place["history"])
         nll = {look.step: look.tuning_nll for look in history}
         best_step = place["best_step"]
-        return replace(
+        course = replace(
             start,
             state=State(*jax.tree.unflatten(state, found[_LAST])),
             best=Best(jax.tree.unflatten(params, found[_BEST]), nll[best_step], best_step),
@@ -119,6 +123,19 @@ class Snapshots:
             place=place["place"],
             history=history,
         )
+        if _digest_of(course) != place["digest"]:
+            raise ValueError("other weights than were saved")
+        return course
+
+
+def _digest_of(course: Course) -> str:
+    """Of weights and moments; empty where other processes have a part of them."""
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves((course.state, course.best.params)):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return ""
+        sha.update(np.asarray(leaf).tobytes())
+    return sha.hexdigest()
 
 
 def _claim(path: Path, identity: Mapping[str, Any]) -> None:
