@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,10 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equipoise.generator import training
+from equipoise.generator import fitting
 from equipoise.generator.batches import Bucket
 from equipoise.generator.drawing import Draw
+from equipoise.generator.fitting import State
+from equipoise.generator.optimiser import Optimiser
 from equipoise.generator.orders import Order
+from equipoise.generator.parallel import Layout
 from generator_toys import batch_of, plan_of, random_generator
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -34,16 +38,20 @@ def sampler() -> tuple[Any, tuple[Any, ...]]:
     return Draw(generator, order, 0, 64).traced(range(40))
 
 
-def training_step() -> tuple[Any, tuple[Any, ...]]:
+def training_step(dtype: str) -> tuple[Any, tuple[Any, ...]]:
     generator = random_generator()
     shape = Bucket(np.arange(2), full=2, rows=2, longest=3, visits=5, lists=5)
     records = [[[0, 3], [1], []], [[0, 1, 2, 3, 4, 5], [5]]]
     batch = batch_of(generator, records, "FM", "01", shape)
-    state = training._State(generator.params, training._no_moments(generator.params))
-    return training._train_step, (generator.graph, 1e-3, 1.0, state, batch)
+    optimiser, layout = Optimiser.of(generator.config), Layout.of(jax.devices()[:1], 1)
+    state = State(generator.params, optimiser.start(generator.params))
+    how = (generator.graph, optimiser, jnp.dtype(dtype), layout)
+    return fitting._train_step, (*how, 1e-3, 1.0, state, layout.put_batch([batch]))
 
 
-@pytest.mark.parametrize("parts", [sampler, training_step])
+@pytest.mark.parametrize(
+    "parts", [sampler, partial(training_step, "float32"), partial(training_step, "bfloat16")]
+)
 def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[Any, ...]]]):
     step, arguments = parts()
     calls = custom_calls(step, *arguments)

@@ -19,7 +19,13 @@ _CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
     "head": ("block", "halo"),
     "condition_every_visit": (True, False),
 }
-_MAY_BE_0: Final = ("warmup_steps", "weight_decay", "clip_norm", "condition_dropout", "spare_tokens")
+_MAY_BE_0: Final = (
+    "warmup_steps",
+    "weight_decay",
+    "clip_norm",
+    "condition_dropout",
+    "spare_tokens",
+)
 
 
 @dataclass(frozen=True)
