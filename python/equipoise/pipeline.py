@@ -134,13 +134,14 @@ def train_model(
     from equipoise.generator.parallel import join_cluster, leads
 
     join_cluster()
+    config = _config(cohort, training.settings) if training.settings else None
     working = store.resuming(out, training.resume) if leads() else _shared(out)
     with working as work:
         generator = train_generator(
             cohort,
             training.by,
             training.seed,
-            config=_config(cohort, training.settings) if training.settings else None,
+            config=config,
             snapshots=work,
             progress=progress,
             watch=watch,

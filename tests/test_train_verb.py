@@ -1,0 +1,134 @@
+"""`equipoise train`: resumed, stopped, refused; and the picture of the curves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from equipoise import store
+from equipoise.errors import UsageError
+from equipoise.options import settings_in
+from equipoise.report.curves import training_curves
+
+MODEL_FILES = {
+    "cuts.npy",
+    "curves.png",
+    "generator.json",
+    "manifest.json",
+    "metrics.jsonl",
+    "vocabulary.arrow",
+    "vocabulary.json",
+    "weights.safetensors",
+}
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    code = "from equipoise.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def done(*words: object) -> tuple[int, str]:
+    process = start(*words)
+    out, err = process.communicate()
+    return process.returncode, err or out
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    assert done("simulate", "--patients", 150, "--out", folder / "hospital")[0] == 0
+    assert done("extract", "mimic-iv", folder / "hospital", "--out", folder / "records")[0] == 0
+    return folder / "records"
+
+
+def snapshots(work: Path) -> set[Path]:
+    return set(work.glob("[0-9]*/_CHECKPOINT_METADATA"))
+
+
+def stopped(process: subprocess.Popen[str], work: Path, by: signal.Signals) -> str:
+    """What it says when it is stopped after its first snapshot."""
+    before = snapshots(work)
+    while not snapshots(work) - before:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(by)
+    return process.communicate()[1]
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_with_resume(records, tmp_path):
+    work = tmp_path / ".model.work"
+    train = ("train", records, "--by", "sex", "--labs", 5, "--set", "max_steps=60")
+    train = (*train, "--set", "evaluate_every=2", "--set", "patience=100", "--out")
+    assert done(*train, tmp_path / "whole")[0] == 0
+    stopped(start(*train, tmp_path / "model"), work, signal.SIGKILL)
+    told = stopped(start(*train, tmp_path / "model", "--resume"), work, signal.SIGINT)
+    assert "stopped; the same command with --resume goes on" in told
+    status, told = done(*train, tmp_path / "model", "--resume", "--seed", 3)
+    assert (status, "seed was 0, is 3" in told) == (2, True), told
+    status, told = done(*train, tmp_path / "model", "--resume")
+    assert status == 0, told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "whole"]
+    assert {path.name for path in (tmp_path / "model").iterdir()} == MODEL_FILES
+    for name in MODEL_FILES:
+        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "model"))
+        assert one == two, name
+
+
+@pytest.mark.slow
+def test_bad_settings_and_bad_likelihoods_leave_nothing(records, tmp_path):
+    train = ("train", records, "--by", "sex", "--labs", 5, "--out", tmp_path / "model", "--set")
+    for setting, status, told in (
+        ("wdith=3", 2, "no setting wdith"),
+        ("width", 2, "want NAME=VALUE"),
+        ("width=-3", 1, "column width"),
+        ("learning_rate=1e30", 1, "finite likelihood"),
+    ):
+        assert (got := done(*train, setting))[0] == status, got
+        assert told in got[1].replace("\n", " ")
+        assert "Traceback" not in got[1]
+        assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_numbers_or_words():
+    assert settings_in(["width=8", "learning_rate=1e-3", "dtype=auto"]) == {
+        "width": 8,
+        "learning_rate": 1e-3,
+        "dtype": "auto",
+    }
+    for wrong in ("width", "=3", "width="):
+        with pytest.raises(UsageError, match="NAME=VALUE"):
+            settings_in([wrong])
+
+
+def test_work_is_kept_when_stopped_and_removed_when_done(tmp_path):
+    out = tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt), store.resuming(out, False) as work:
+        (work / "part").mkdir()
+        with pytest.raises(UsageError, match="another run"), store.resuming(out, True):
+            pass
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), store.resuming(out, True) as work:
+        assert (work / "part").exists()
+        raise KeyboardInterrupt
+    with store.resuming(out, False) as work:
+        assert not list(work.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_curves_are_a_picture_that_follows_the_history():
+    rows = [(step, 30 / step, 31 / step + step / 9, 1e-3) for step in range(1, 20)]
+    names = ["step", "train_nll", "tuning_nll", "learning_rate"]
+    history = pl.DataFrame(rows, schema=names, orient="row")
+    picture = training_curves(history, 16)
+    assert picture.startswith(b"\x89PNG")
+    assert training_curves(history, 16) == picture
+    assert training_curves(history, 4) != picture
+    assert training_curves(history.head(1), 1).startswith(b"\x89PNG")
