@@ -105,6 +105,8 @@ def test_cells_are_judged_apart_and_small_ones_not_at_all():
     of_men = table.filter(sex="M")
     assert of_men["status"].unique().to_list() == ["too_few"]
     assert of_men["r2"].is_nan().all()
+    few_made = fidelity(real, made.take(np.arange(7)), by=["sex"], fewest=4).filter(label=True)
+    assert few_made["status"].unique().to_list() == ["too_few"]
     by_label = fidelity(real, made, by=[], fewest=1)
     assert by_label.columns[0] == "label"
     assert by_label["ceiling"].is_nan().all()
