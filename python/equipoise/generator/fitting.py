@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import optax
 from flax import nnx
 
 from equipoise import schema
@@ -38,7 +37,7 @@ from equipoise.generator.network import (
     lowered,
     outline,
 )
-from equipoise.generator.optimiser import Optimiser, learning_rate
+from equipoise.generator.optimiser import Moments, Optimiser, averaged, learning_rate
 from equipoise.generator.parallel import Layout
 
 #: Called at each look with step, train_nll, tuning_nll, learning_rate and subjects_per_second.
@@ -46,10 +45,10 @@ Watch = Callable[[Mapping[str, float]], None]
 
 
 class State(NamedTuple):
-    """What a step changes: float32 weights and the optimiser's moments."""
+    """What a step changes: float32 weights and what the optimiser remembers."""
 
     params: Params
-    moments: optax.OptState
+    moments: Moments
 
 
 class Best(NamedTuple):
@@ -209,7 +208,7 @@ def _look(task: Task, graph: Graph, course: Course, sums: _Sums) -> Course:
     if len(bad):
         step = course.step - len(losses) + 1 + int(bad[0])
         return replace(course, trouble=_trouble("the loss", losses[bad[0]], step, task.config))
-    params = task.layout.whole_weights(course.state.params)
+    params = averaged(task.layout.whole_weights(course.state.moments.average), course.step)
     nats = subject_nats(graph, params, task.tune, task.conditions, task.config)
     tuning_nll = -float(nats.sum()) / len(task.tune.visits)
     if not isfinite(tuning_nll):
@@ -309,8 +308,8 @@ def _memory_named(task: Task) -> Iterator[None]:
         weights = sum(leaf.size for leaf in jax.tree.leaves(shapes))
         raise DataError(
             table="training",
-            want=f"memory for {weights:,} weights (with moments and gradient "
-            f"{16 * weights / 1e9:,.2f} GB) and a batch of {config.batch_subjects} subjects "
+            want=f"memory for {weights:,} weights (with moments, average and gradient "
+            f"{20 * weights / 1e9:,.2f} GB) and a batch of {config.batch_subjects} subjects "
             f"of up to {config.max_visits} visits in {task.layout.parts} parts",
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             hint="Raise GeneratorConfig.accumulate, or lower batch_subjects, width or head_hidden",

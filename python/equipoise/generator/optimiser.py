@@ -1,10 +1,10 @@
-"""How a gradient becomes a step: Adam or AdamW, clipped, by a schedule."""
+"""How a gradient becomes a step: Adam or AdamW, clipped, by a schedule; and their average."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Final
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,19 @@ _UNDECAYED: Final = ("bias", "scale", "offset", "condition", "start", "position"
 _LOG_ODDS: Final = ("head.direct_GBB", "head.bias_GB")
 #: How many times as far they go in one step.
 _FASTER: Final = 10.0
+#: What is left of an average after one more step: it spans a hundred steps, give or take.
+_KEPT: Final = 0.99
+
+
+class Moments(NamedTuple):
+    """Those of Adam, and the average of the weights so far, which starts from 0 like them.
+
+    A step at a constant rate is as much noise as gain. The average has less of it, and is what is
+    looked at and kept (Polyak and Juditsky, 1992; its effect: benches/studies/generator.md).
+    """
+
+    adam: optax.OptState
+    average: Params
 
 
 @dataclass(frozen=True)
@@ -38,23 +51,27 @@ class Optimiser:
         """That of a configuration."""
         return Optimiser(float(config.clip_norm), float(config.weight_decay))
 
-    def start(self, params: Params) -> optax.OptState:
+    def start(self, params: Params) -> Moments:
         """No moments yet; Optax's own `init` would compile a function per shape."""
-        shapes = jax.eval_shape(self._transform().init, params)
-        return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+        shapes = Moments(jax.eval_shape(self._transform().init, params), params)
+        zeros: Moments = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
+        return zeros
 
     def step(
-        self, params: Params, moments: optax.OptState, gradient: Params, learning_rate: jax.Array
-    ) -> tuple[Params, optax.OptState]:
+        self, params: Params, moments: Moments, gradient: Params, learning_rate: jax.Array
+    ) -> tuple[Params, Moments]:
         """Weights and moments after one step."""
-        update, moments = self._transform().update(gradient, moments, params)
+        update, adam = self._transform().update(gradient, moments.adam, params)
 
         def moved(path: tuple[object, ...], weight: jax.Array, change: jax.Array) -> jax.Array:
             faster = _FASTER if dotted(path) in _LOG_ODDS else 1.0
             return weight - learning_rate * faster * change
 
         after: Params = jax.tree_util.tree_map_with_path(moved, params, update)
-        return after, moments
+        average: Params = jax.tree.map(
+            lambda old, new: _KEPT * old + (1 - _KEPT) * new, moments.average, after
+        )
+        return after, Moments(adam, average)
 
     def _transform(self) -> optax.GradientTransformation:
         parts = [optax.scale_by_adam()]
@@ -63,6 +80,13 @@ class Optimiser:
         if self.weight_decay:
             parts.append(optax.add_decayed_weights(self.weight_decay, mask=_decayed))
         return optax.chain(*parts)
+
+
+def averaged(average: Params, step: int) -> Params:
+    """The weights that `Moments.average` stands for after `step` steps."""
+    unbiased = np.float32(1 / (1 - _KEPT**step))
+    params: Params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x) * unbiased), average)
+    return params
 
 
 def learning_rate(config: GeneratorConfig, step: int) -> float:
