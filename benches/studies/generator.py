@@ -33,7 +33,7 @@ from equipoise import schema
 from equipoise.evaluate.fidelity import fidelity, sizes
 from equipoise.generator import Generator, GeneratorConfig, log_likelihood, sample, train_generator
 from equipoise.generator.batches import last_visits
-from equipoise.generator.head import Head, _given_earlier
+from equipoise.generator.head import BlockHead, _given_earlier
 
 HERE: Final = Path(__file__).resolve().parent
 #: So many visits' worth of what all cells share goes into each cell's own probabilities.
@@ -49,7 +49,7 @@ class Plan:
     by: tuple[str, ...]
 
 
-class IndependentHead(Head):
+class IndependentHead(BlockHead):
     """Codes that know the condition and the visits before, but not each other."""
 
     def logits(self, h_ND: jax.Array, x_NV: jax.Array) -> jax.Array:  # noqa: ARG002
@@ -122,12 +122,8 @@ def split(records: eq.VisitRecords, seed: int) -> tuple[eq.Cohort, eq.Cohort]:
 def configure(train: eq.Cohort, settings: list[str], head: str) -> GeneratorConfig:
     config = GeneratorConfig.for_cohort(train)
     types = {field.name: type(getattr(config, field.name)) for field in fields(config)}
-    if "head" in types:
-        config = replace(config, head=head)
-    elif head != "block":
-        sys.exit("there is no other head than block yet")
     pairs = (setting.split("=") for setting in settings)
-    return replace(config, **{name: types[name](value) for name, value in pairs})
+    return replace(config, head=head, **{name: types[name](value) for name, value in pairs})
 
 
 def make(
@@ -160,8 +156,9 @@ def likelihoods(
     """Held-out nats per visit of the generator and of simpler models."""
     config = generator.config
     # The seed, and so the subjects that tune, are the generator's.
-    with mock.patch("equipoise.generator.network.Head", IndependentHead):
-        alone = train_generator(train, arguments.by, arguments.seed, config=config)
+    independent = replace(config, head="block")
+    with mock.patch("equipoise.generator.network.BlockHead", IndependentHead):
+        alone = train_generator(train, arguments.by, arguments.seed, config=independent)
         of_alone = per_visit(alone, held_out)
     train, known = (last_visits(part, config.max_visits) for part in (train, held_out))
     rows = [
@@ -236,7 +233,9 @@ def write(name: str, section: str) -> None:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     block = f"{begin}\n## {name}\n{section}\n{end}"
     found = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    path.write_text(found.sub(lambda _: block, text) if found.search(text) else text + "\n" + block)
+    path.write_text(
+        found.sub(lambda _: block, text) if found.search(text) else f"{text}\n{block}\n"
+    )
 
 
 if __name__ == "__main__":

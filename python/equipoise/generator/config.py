@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -13,6 +14,8 @@ from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.generator.sizes import blocks_of, round_up
 
+#: Codes to a block in vocabularies of fewer columns than so many.
+_BLOCKS: Final = ((32, 512), (128, 4096), (256, sys.maxsize))
 _CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
     "schedule": ("constant", "cosine"),
     "dtype": ("auto", "float32", "bfloat16"),
@@ -100,7 +103,8 @@ class GeneratorConfig:
         lengths = np.diff(cohort.visit_offsets)
         visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
         config = GeneratorConfig(
-            block=128 if len(cohort.vocabulary) < 4096 else 256,
+            # Finer blocks know more of each other, coarser ones are quicker.
+            block=next(size for size, most in _BLOCKS if len(cohort.vocabulary) < most),
             max_visits=round_up(longest, 1) if longest <= 8 else 20,
         )
         if visits < 20_000:
@@ -110,8 +114,8 @@ class GeneratorConfig:
                 layers=2,
                 head_hidden=128,
                 learning_rate=5e-4,
-                max_steps=1500,
-                evaluate_every=25,
+                max_steps=20_000,
+                evaluate_every=50,
             )
         if visits < 200_000:
             return replace(
