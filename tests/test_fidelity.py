@@ -129,6 +129,10 @@ def test_sizes_by_hand():
     assert table["real"].to_list() == pytest.approx([1.25, np.sqrt(11 / 16), 2.0, np.sqrt(0.4)])
     assert table["synthetic"].to_list() == pytest.approx([1.5, 0.5, 2.0, np.sqrt(2 / 3)])
     assert table["relative_error"][0] == pytest.approx(0.2)
+    assert table["chance"].is_nan().all()
+    swapped = sizes(real, real, train=made)
+    assert swapped["chance"].to_list() == table["relative_error"].to_list()
+    assert swapped["relative_error"].to_list() == [0.0] * 4
     women, men = (sizes(real, made, by=["sex"]).filter(sex=sex) for sex in "FM")
     assert women["real"].to_list() == pytest.approx([2, 0, 2, np.sqrt(0.5)])
     # Of two women with two visits each the spread is 0, and nothing is a share of it.
@@ -144,8 +148,10 @@ def test_refusals():
         fidelity(toy_cohort(10, 12), toy_cohort(10, 12), train=toy_cohort(10, 13))
     with pytest.raises(DataError, match="column age"):
         fidelity(toy_cohort(10, 12), toy_cohort(10, 12), by=["age"])
-    with pytest.raises(DataError, match="want the vocabulary"):
+    with pytest.raises(DataError, match="synthetic: want the vocabulary"):
         sizes(toy_cohort(10, 12), toy_cohort(10, 13))
+    with pytest.raises(DataError, match="train: want the vocabulary"):
+        sizes(toy_cohort(10, 12), toy_cohort(10, 12), train=toy_cohort(10, 13))
     with pytest.raises(DataError, match="column age"):
         sizes(toy_cohort(10, 12), toy_cohort(10, 12), by=["age"])
 

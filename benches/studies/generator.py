@@ -69,12 +69,12 @@ def main() -> None:
     generator, synthetic, cost = make(train, arguments.by, arguments.seed, config)
     text += [cost, ""]
     known = held_out.filter(generator.conditions.known(held_out.subjects))
-    text += markdown(fidelity(known, synthetic, train=train))
-    text += markdown(sizes(known, synthetic))
-    by_cell = fidelity(known, synthetic, train=train, by=arguments.by)
-    text += markdown(by_cell.filter(pl.col("status") == "ok"))
-    by_cell = sizes(known, synthetic, by=arguments.by)
-    text += markdown(by_cell.filter(pl.col("statistic") == "mean"))
+    judge = {"real": known, "synthetic": synthetic, "train": train}
+    text += markdown(fidelity(**judge)) + markdown(sizes(**judge))
+    cells = fidelity(**judge, by=arguments.by).filter(pl.col("status") == "ok")
+    keys = [schema.LABEL, *arguments.by]
+    means = sizes(**judge, by=arguments.by).filter(pl.col("statistic") == "mean")
+    text += markdown(cells) + markdown(means.join(cells, on=keys, how="semi"))
     if arguments.simpler:
         text += markdown(likelihoods(generator, train, known, arguments))
     section = "\n".join(text)

@@ -49,6 +49,7 @@ SIZES: Final[Mapping[str, type[pl.DataType]]] = {
     "real": pl.Float64,
     "synthetic": pl.Float64,
     "relative_error": pl.Float64,
+    "chance": pl.Float64,
 }
 
 
@@ -134,21 +135,23 @@ def fidelity(
     return _table(rows, by, FIDELITY)
 
 
-def sizes(real: Cohort, synthetic: Cohort, *, by: Sequence[str] | None = None) -> pl.DataFrame:
+def sizes(
+    real: Cohort, synthetic: Cohort, *, train: Cohort | None = None, by: Sequence[str] | None = None
+) -> pl.DataFrame:
     """Mean and standard deviation of visits per subject and codes per visit: a frame of `SIZES`.
 
-    `relative_error` is synthetic / real - 1. Cells and errors raised are those of `fidelity`;
-    what has no subject (or no visit), or a relative error of nothing, is NaN.
+    `relative_error` is synthetic / real - 1, and `chance` the same of the real `train`. Cells and
+    errors raised are those of `fidelity`; what has no subject (or no visit) is NaN, and so is an
+    error relative to 0.
     """
-    _check(real, synthetic, None)
+    _check(real, synthetic, train)
     rows = []
-    for cell, (one, two) in _cells([real, synthetic], by):
+    for cell, parts in _cells([real, synthetic, *([train] if train else [])], by):
         for what, of in (("visits per subject", _visits), ("codes per visit", _codes)):
             for name, statistic in (("mean", np.mean), ("sd", np.std)):
-                a, b = (
-                    float(statistic(of(part))) if of(part).size else np.nan for part in (one, two)
-                )
-                rows.append((*cell, what, name, a, b, b / a - 1 if a else np.nan))
+                a, b, *c = (float(statistic(x)) if x.size else np.nan for x in map(of, parts))
+                errors = [x / a - 1 if a else np.nan for x in (b, *c)]
+                rows.append((*cell, what, name, a, b, *[*errors, np.nan][:2]))
     return _table(rows, by, SIZES)
 
 
