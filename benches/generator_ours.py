@@ -126,7 +126,9 @@ def step(columns: int, width: int, kind: str) -> dict:
     vocabulary = Vocabulary.of_codes([str(code) for code in range(codes)])
     cohort = cohort_from_lists(inputs.records(8, 16, codes), subjects, vocabulary)
     shape = Bucket(np.arange(8), 8, 8, 16, 128, 384)
-    batch = jax.tree.map(jnp.asarray, pad(cohort, conditions, shape, end_token(codes, config)))
+    batch = jax.tree.map(
+        jnp.asarray, pad(cohort, conditions.encode(subjects), shape, end_token(codes, config))
+    )
     adam = optax.adam(1e-4)
 
     @partial(jax.jit, donate_argnums=(0, 1))

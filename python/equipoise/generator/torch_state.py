@@ -1,16 +1,17 @@
 """State dicts of PyTorch, read without PyTorch and without running what a pickle may hold.
 
 A file that `torch.save` wrote is a zip: `data.pkl` says which tensors there are, `data/0`, `data/1`
-... hold their bytes. The description is a pickle, which could name any function to be called; this
-reader knows the four that a state dict needs and refuses all others.
+... hold their bytes. The description is a pickle, a program that may call any function by name. It
+is not run here: its instructions are listed by `pickletools`, and the few that build a state dict
+are followed; whatever else it asks for is refused.
 """
 
 from __future__ import annotations
 
-import pickle
+import pickletools
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +42,7 @@ def read_state(path: Path | str) -> dict[str, npt.NDArray[Any]]:
     """The tensors of a state dict by name, from safetensors or from `torch.save` (1.6 or later).
 
     A checkpoint that holds its state dict under "model", as HALO's do, is looked into; nothing else
-    of it is read. Raises `DataError` for anything else, and for a pickle that asks for a call.
+    of it is read. Raises `DataError` for anything else, and for a file that asks for other calls.
     """
     path = Path(path)
     try:
@@ -65,7 +66,6 @@ def read_state(path: Path | str) -> dict[str, npt.NDArray[Any]]:
         IndexError,
         zipfile.BadZipFile,
         SafetensorError,
-        pickle.UnpicklingError,
     ) as error:
         raise DataError(
             table=str(path),
@@ -96,34 +96,118 @@ def _tensor(
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-class _Names(pickle.Unpickler):
-    """Tensors as `_Tensor`; nothing else that has a name."""
+_KNOWN: Final[Mapping[str, Callable[..., Any]]] = {
+    "collections OrderedDict": dict,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
+    **{f"torch {name}": lambda: None for name in _STORAGES},
+}
+_PLAIN: Final = [
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+]
+_CONSTANTS: Final[Mapping[str, Any]] = {
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_DICT": {},
+    "EMPTY_LIST": [],
+    "EMPTY_TUPLE": (),
+}
+_IDLE: Final = ("PROTO", "FRAME", "STOP")
 
-    root = ""
 
-    def find_class(self, module: str, name: str) -> Any:
-        known: Mapping[tuple[str, str], Callable[..., Any]] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-        }
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if (module, name) in known:
-            return known[module, name]
-        raise pickle.UnpicklingError(f"a file that asks to call {module}.{name}")
+class _Builder:
+    """Follows the instructions of a description, on a stack as pickles want it."""
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        _, dtype, key, _, elements = pid
-        return _Storage(f"{self.root}data/{int(key)}", dtype, int(elements))
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def follow(self, name: str, argument: Any) -> None:
+        """One instruction; raises `ValueError` for one that no state dict needs."""
+        if name in _CONSTANTS:
+            self.stack.append(copy(_CONSTANTS[name]))
+        elif name in _PLAIN:
+            self.stack.append(argument)
+        elif name not in _IDLE and not self._contain(name) and not self._remember(name, argument):
+            self._call(name, argument)
+
+    def _contain(self, name: str) -> bool:
+        """Tuples, lists and dictionaries."""
+        match name:
+            case "TUPLE":
+                self.stack.append(tuple(self._since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self.stack.append(tuple(self._pop(int(name[-1]))))
+            case "APPEND" | "APPENDS":
+                items = self._pop(1) if name == "APPEND" else self._since_mark()
+                self.stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._pop(2) if name == "SETITEM" else self._since_mark()
+                self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            case "BUILD":
+                self._pop(1)  # Attributes of a dictionary, such as the versions of modules.
+            case _:
+                return False
+        return True
+
+    def _remember(self, name: str, argument: Any) -> bool:
+        match name:
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[argument])
+            case _:
+                return False
+        return True
+
+    def _call(self, name: str, argument: Any) -> None:
+        match name:
+            case "GLOBAL" | "STACK_GLOBAL":
+                asked = argument or " ".join(self._pop(2))
+                if asked not in _KNOWN:
+                    raise ValueError(f"a file that asks for {asked.replace(' ', '.')}")
+                self.stack.append(asked)
+            case "BINPERSID":
+                _, kind, key, _, elements = self.stack.pop()
+                dtype = _STORAGES[kind.removeprefix("torch ")]
+                self.stack.append(_Storage(f"{self.root}data/{int(key)}", dtype, int(elements)))
+            case "REDUCE":
+                known, arguments = self._pop(2)
+                self.stack.append(_KNOWN[known](*arguments))
+            case _:
+                raise ValueError(f"a file with the instruction {name}")
+
+    def _pop(self, count: int) -> list[Any]:
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def _since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
 
 
 def _description(archive: zipfile.ZipFile) -> Mapping[str, Any]:
     (name,) = (name for name in archive.namelist() if name.count("/") == 1 and "data.pkl" in name)
-    with archive.open(name) as file:
-        names = _Names(file)
-        names.root = name.removesuffix("data.pkl")
-        found = names.load()
+    builder = _Builder(name.removesuffix("data.pkl"))
+    for opcode, argument, _ in pickletools.genops(archive.read(name)):
+        builder.follow(opcode.name, argument)
+    (found,) = builder.stack
     if not isinstance(found, Mapping):
         raise ValueError(f"a {type(found).__name__}")
     return found
