@@ -1,6 +1,6 @@
 """Sampling on whatever device is here, beside what its arithmetic and its memory allow.
 
-python benches/bench_accelerator.py --codes 9671 --width 768 --layers 12 --lanes 256,1024,4096
+python benches/bench_accelerator.py --codes 9671 --width 768 --layers 12 --lanes 256,1024 [--head halo]
 
 Weights are as training starts: about 30 codes a visit, 3.4 visits a record. docs/accelerators.md
 says what is counted.
@@ -122,10 +122,15 @@ def main() -> None:
     for name, value in (("codes", 1301), ("width", 256), ("layers", 4), ("hidden", 512)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--block", type=int, default=128)
+    parser.add_argument("--head", choices=("block", "halo"), default="block")
     parser.add_argument("--lanes", default="64,128,256")
     chosen = parser.parse_args()
     config = GeneratorConfig(
-        width=chosen.width, layers=chosen.layers, head_hidden=chosen.hidden, block=chosen.block
+        width=chosen.width,
+        layers=chosen.layers,
+        head=chosen.head,
+        head_hidden=chosen.hidden,
+        block=chosen.block,
     )
     generator = generator_of(chosen.codes, config)
     bandwidth = copy_rate()

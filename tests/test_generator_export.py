@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from equipoise.generator.fitting import State
 from equipoise.generator.optimiser import Optimiser
 from equipoise.generator.orders import Order
 from equipoise.generator.parallel import Layout
-from generator_toys import batch_of, plan_of, random_generator
+from generator_toys import SMALL, batch_of, plan_of, random_generator
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -32,8 +33,8 @@ def custom_calls(step: Any, *arguments: Any) -> set[str]:
     return set(re.findall(r"stablehlo\.custom_call @(\w+)", exported.mlir_module()))
 
 
-def sampler() -> tuple[Any, tuple[Any, ...]]:
-    generator = random_generator()
+def sampler(head: Any) -> tuple[Any, tuple[Any, ...]]:
+    generator = random_generator(config=replace(SMALL, head=head))
     order = Order.of(generator.conditions, plan_of([10, 10, 10, 10]))
     return Draw(generator, order, 0, 64).traced(range(40))
 
@@ -50,7 +51,13 @@ def training_step(dtype: str) -> tuple[Any, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    "parts", [sampler, partial(training_step, "float32"), partial(training_step, "bfloat16")]
+    "parts",
+    [
+        partial(sampler, "block"),
+        partial(sampler, "halo"),
+        partial(training_step, "float32"),
+        partial(training_step, "bfloat16"),
+    ],
 )
 def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[Any, ...]]]):
     step, arguments = parts()

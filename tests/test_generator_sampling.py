@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,13 +12,13 @@ from scipy import stats
 from equipoise.cohort import Cohort, cohort_from_lists
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import GeneratorConfig, log_likelihood, sample
-from generator_toys import ToyPlan, plan_of, random_generator
+from generator_toys import SMALL, ToyPlan, plan_of, random_generator
 from test_generator_model import all_records
 
 
-@pytest.fixture(scope="module")
-def generator():
-    return random_generator()
+@pytest.fixture(scope="module", params=["block", "halo"])
+def generator(request):
+    return random_generator(config=replace(SMALL, head=request.param))
 
 
 def same(one: Cohort, two: Cohort) -> bool:
@@ -105,12 +107,14 @@ def test_batch_must_be_positive(generator):
         sample(generator, plan_of([1, 1, 1, 1]), batch=0)
 
 
-def test_sampled_records_follow_the_exact_probabilities():
+@pytest.mark.parametrize("head", ["block", "halo"])
+def test_sampled_records_follow_the_exact_probabilities(head):
     """All records of at most two visits of three codes: 72 of them, chi-square of 20,000 draws."""
     config = GeneratorConfig(
         width=16, layers=1, heads=2, head_hidden=8, block=3, max_visits=2, batch_subjects=512
     )
-    generator = random_generator(3, config, seed=2, spread=0.6)
+    config = replace(config, head=head, condition_every_visit=head == "block")
+    generator = random_generator(3, config, seed=2, spread=0.6 if head == "block" else 0.3)
     records = all_records(3, 2)
     subjects = pl.DataFrame({"label": [True] * len(records), "sex": ["M"] * len(records)})
     cohort = cohort_from_lists(records, subjects, generator.vocabulary)
