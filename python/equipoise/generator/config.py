@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -14,8 +13,6 @@ from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.generator.sizes import blocks_of, round_up
 
-#: Codes to a block in vocabularies of fewer columns than so many.
-_BLOCKS: Final = ((32, 512), (128, 4096), (256, sys.maxsize))
 _CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
     "schedule": ("constant", "cosine"),
     "dtype": ("auto", "float32", "bfloat16"),
@@ -99,23 +96,29 @@ class GeneratorConfig:
 
     @staticmethod
     def for_cohort(cohort: Cohort) -> GeneratorConfig:
-        """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records."""
+        """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records.
+
+        Measured in benches/studies/generator.md: training goes on until it stops helping, and
+        blocks are as fine as time allows, for within a block the head knows no "or".
+        """
         lengths = np.diff(cohort.visit_offsets)
         visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
+        columns = len(cohort.vocabulary)
         config = GeneratorConfig(
-            # Finer blocks know more of each other, coarser ones are quicker.
-            block=next(size for size, most in _BLOCKS if len(cohort.vocabulary) < most),
+            block=128 if columns < 4096 else 256,
             max_visits=round_up(longest, 1) if longest <= 8 else 20,
         )
-        if visits < 20_000:
+        if visits < 50_000:
             return replace(
                 config,
                 width=64,
                 layers=2,
-                head_hidden=128,
+                head_hidden=256,
+                block=16 if columns < 2048 else config.block,
+                batch_subjects=16,
                 learning_rate=5e-4,
                 max_steps=20_000,
-                evaluate_every=50,
+                evaluate_every=100,
             )
         if visits < 200_000:
             return replace(
@@ -123,6 +126,7 @@ class GeneratorConfig:
                 width=128,
                 layers=3,
                 head_hidden=256,
+                block=32 if columns < 2048 else config.block,
                 learning_rate=5e-4,
                 max_steps=20_000,
                 evaluate_every=200,
