@@ -118,7 +118,7 @@ class GeneratorConfig:
                 batch_subjects=16,
                 learning_rate=5e-4,
                 max_steps=20_000,
-                evaluate_every=100,
+                evaluate_every=100 if visits > 5_000 else 50,
             )
         if visits < 200_000:
             return replace(
@@ -127,6 +127,7 @@ class GeneratorConfig:
                 layers=3,
                 head_hidden=256,
                 block=32 if columns < 2048 else config.block,
+                batch_subjects=32,
                 learning_rate=5e-4,
                 max_steps=20_000,
                 evaluate_every=200,
