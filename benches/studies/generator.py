@@ -33,7 +33,7 @@ from equipoise import schema
 from equipoise.evaluate.fidelity import fidelity, sizes
 from equipoise.generator import Generator, GeneratorConfig, log_likelihood, sample, train_generator
 from equipoise.generator.batches import last_visits
-from equipoise.generator.head import BlockHead, _given_earlier
+from equipoise.generator.head import BlockHead
 
 HERE: Final = Path(__file__).resolve().parent
 #: So many visits' worth of what all cells share goes into each cell's own probabilities.
@@ -53,10 +53,10 @@ class IndependentHead(BlockHead):
     """Codes that know the condition and the visits before, but not each other."""
 
     def logits(self, h_ND: jax.Array, x_NV: jax.Array) -> jax.Array:  # noqa: ARG002
-        a_NH = h_ND @ self.read_DH[...]
-        blocks = zip(*self._blocks(), strict=True)
-        parts = [_given_earlier(block, a_NH) for block in blocks]
-        return jax.numpy.concatenate(parts, axis=1)
+        a_N1H = (h_ND @ self.read_DH[...])[:, None]
+        z_NGH = jax.nn.relu(a_N1H + self.offset_GH[...])
+        logits_NGB = jax.numpy.einsum("ngh,ghb->ngb", z_NGH, self.write_GHB[...])
+        return (logits_NGB + self.bias_GB[...]).reshape(len(h_ND), -1)
 
 
 def main() -> None:
