@@ -1,6 +1,6 @@
 """Sampling on whatever device is here, beside what its arithmetic and its memory allow.
 
-python benches/bench_accelerator.py --codes 9671 --width 768 --layers 12 --lanes 256,1024 [--head halo]
+python benches/bench_accelerator.py --codes 9671 --width 768 --layers 12 --lanes 256,1024
 
 Weights are as training starts: about 30 codes a visit, 3.4 visits a record. docs/accelerators.md
 says what is counted.
