@@ -75,10 +75,15 @@ def main() -> None:
     keys = [schema.LABEL, *arguments.by]
     means = sizes(**judge, by=arguments.by).filter(pl.col("statistic") == "mean")
     text += markdown(cells) + markdown(means.join(cells, on=keys, how="semi"))
+    show(arguments, text)
     if arguments.simpler:
         text += markdown(likelihoods(generator, train, known, arguments))
+        show(arguments, text)
+
+
+def show(arguments: argparse.Namespace, text: list[str]) -> None:
     section = "\n".join(text)
-    print(section)
+    print(section, flush=True)
     if not arguments.dry:
         write(f"{arguments.dataset}, {arguments.head}", section)
 
