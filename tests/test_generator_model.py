@@ -197,7 +197,7 @@ def test_buckets_hold_everyone_once():
     assert [b.longest for b in buckets] == [2, 4, 8]
     assert [b.visits for b in buckets] == [12, 28, 56]
     seen = []
-    for places, batch in batches(cohort, generator.conditions, buckets, 602, rng):
+    for places, batch in batches(cohort, generator.conditions, buckets, 602):
         assert batch.grid.shape[0] == 8
         for place, grid_T in zip(places, batch.grid, strict=False):
             visits = [batch.codes[batch.owner == n] for n in grid_T[grid_T != PADDING]]

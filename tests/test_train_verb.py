@@ -70,7 +70,8 @@ def test_a_killed_training_goes_on_with_resume(records, tmp_path):
     assert done(*train, tmp_path / "whole")[0] == 0
     stopped(start(*train, tmp_path / "model"), work, signal.SIGKILL)
     told = stopped(start(*train, tmp_path / "model", "--resume"), work, signal.SIGINT)
-    assert "stopped; the same command with --resume goes on" in told
+    assert f"stopped; what is done stays in {work}" in told
+    assert "the same command with --resume goes on" in told
     status, told = done(*train, tmp_path / "model", "--resume", "--seed", 3)
     assert (status, "seed was 0, is 3" in told) == (2, True), told
     status, told = done(*train, tmp_path / "model", "--resume")

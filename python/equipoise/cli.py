@@ -167,7 +167,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; repeatable")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was killed")] = False,
+    resume: Resume = False,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -182,16 +182,16 @@ def train(
     if split is not None:
         chosen = chosen.of_split(split)
     cohort = chosen.encode(chosen.fit_vocabulary(VocabularySettings(labs=labs)))
-    inputs = _manifest_digest(records)
-    try:
-        with progress_bars() as bars:
-            watch = bars.watch_training
-            leads = train_model(
-                cohort, out, training, force=force, inputs=inputs, progress=bars, watch=watch
-            )
-    except KeyboardInterrupt:
-        _complain("stopped; the same command with --resume goes on from there")
-        sys.exit(130)
+    with progress_bars() as bars, kept_in(store.work_of(out)):
+        leads = train_model(
+            cohort,
+            out,
+            training,
+            force=force,
+            inputs=_manifest_digest(records),
+            progress=bars,
+            watch=bars.watch_training,
+        )
     if leads:
         inspect(out)
 

@@ -115,14 +115,10 @@ def deal(buckets: list[Bucket], rng: np.random.Generator | None = None) -> list[
 
 
 def batches(
-    cohort: Cohort,
-    conditions: Conditions,
-    buckets: list[Bucket],
-    end: int,
-    rng: np.random.Generator | None = None,
+    cohort: Cohort, conditions: Conditions, buckets: list[Bucket], end: int
 ) -> Iterator[tuple[_Ints, Batch]]:
     """The chunks of `deal`, as (places in the cohort, batch); `end` marks the last visit."""
-    for subjects, shape in deal(buckets, rng):
+    for subjects, shape in deal(buckets):
         chunk = cohort.take(subjects)
         yield subjects, pad(chunk, conditions.encode(chunk.subjects), shape, end)
 

@@ -141,9 +141,7 @@ def _digest_of(course: Course) -> str:
 def _claim(path: Path, identity: Mapping[str, Any]) -> None:
     """Say whose folder it is, or make sure that it is ours."""
     if not path.exists():
-        draft = path.with_suffix(".unfinished")
-        store.write_json(draft, identity)
-        draft.replace(path)
+        store.write_json(path, identity)
         return
     before = store.read_json(path)
     changed = [
