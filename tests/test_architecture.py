@@ -17,6 +17,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "inspection"),
     ("report",),
     ("evaluate", "balance", "generator", "cluster", "simulate"),
+    ("training_set",),
     ("cohort", "vocabulary", "records", "reading", "mixed_reading", "stream_reading", "strict"),
     ("sources", "tasks", "ragged", "store", "_core"),
     ("schema", "errors"),

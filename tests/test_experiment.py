@@ -22,11 +22,12 @@ from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, LeakageError, UsageError
 from equipoise.evaluate import experiment
 from equipoise.evaluate.bootstrap import Ranked, weighted_ranking
-from equipoise.evaluate.downstream import MODELS, fit_classifier, fit_scores
+from equipoise.evaluate.downstream import MODELS
 from equipoise.evaluate.experiment import run_experiment
 from equipoise.evaluate.folds import Fold, make_folds
 from equipoise.evaluate.gains import PARTS, estimate_gains
 from equipoise.evaluate.judging import groupings_of
+from equipoise.evaluate.learning import fit_predictor, fit_scores
 from equipoise.evaluate.results import (
     FRAMES,
     Results,
@@ -340,9 +341,9 @@ def test_models_learn_and_are_deterministic(model: str) -> None:
 def test_one_class_of_training_visits_gives_no_scores() -> None:
     train = toy_cohort(50)
     one = train.filter(~train.subjects["label"])
-    fitted = fit_classifier("xgboost", one)
+    fitted = fit_predictor("xgboost", one)
     assert "one class only" in fitted.remark
-    assert np.isnan(fitted.scores(one.matrix())).all()
+    assert np.isnan(fitted.scores(one)).all()
 
 
 # ---- the bootstrap, against a plain loop ----

@@ -20,13 +20,15 @@ from equipoise.cohort import Cohort, check_groups
 from equipoise.errors import DataError, UsageError
 from equipoise.evaluate import notes
 from equipoise.evaluate.counts import OK
-from equipoise.evaluate.downstream import MODELS, fit_classifier
+from equipoise.evaluate.downstream import MODELS
 from equipoise.evaluate.folds import Fold, make_folds
 from equipoise.evaluate.gains import estimate_gains
 from equipoise.evaluate.judging import Grouping, groupings_of, judge_fairness, judge_groups
 from equipoise.evaluate.leakage import check_leakage
+from equipoise.evaluate.learning import fit_predictor
 from equipoise.evaluate.results import CELLS, PREDICTIONS, Results
 from equipoise.evaluate.thresholds import f1_threshold
+from equipoise.training_set import TrainingSet
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 
@@ -54,7 +56,7 @@ class Method(Protocol):
         tuning: Cohort,
         seed: int,
         progress: schema.Progress,
-    ) -> Cohort: ...
+    ) -> Cohort | TrainingSet: ...
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,15 @@ def _run_fold(records: Records, fold: Fold, work: _Work) -> _Outcome:
     for m, (method, balance) in enumerate(work.methods.items()):
         done, all_of_them = fold.number * len(work.methods) + m, work.folds * len(work.methods)
         work.progress(f"fold {fold.number + 1}, {method}", done, all_of_them)
-        balanced = balance(train, work.by, tuning=tuning, seed=seed, progress=work.progress)
+        training = TrainingSet.of(
+            balance(train, work.by, tuning=tuning, seed=seed, progress=work.progress)
+        )
+        balanced = training.cohort
         _check_vocabulary(balanced, train, method)
         outcome.cells.append(_count_cells(balanced, fold.number, method, work.by))
         for model in work.models:
             check_leakage(balanced, tuning=tuning, held_out=held_out)
-            frame, remark = _predict(model, balanced, tuning, held_out, seed, work)
+            frame, remark = _predict(model, training, tuning, held_out, seed, work)
             arm = [pl.lit(fold.number).cast(pl.Int64).alias("fold")]
             arm += [pl.lit(method).alias("method"), pl.lit(model).alias("model")]
             outcome.predictions.append(frame.select(*arm, *list(PREDICTIONS)[3:], *work.by))
@@ -195,15 +200,14 @@ def _run_fold(records: Records, fold: Fold, work: _Work) -> _Outcome:
 
 
 def _predict(
-    model: str, balanced: Cohort, tuning: Cohort, held_out: Cohort, seed: int, work: _Work
+    model: str, training: TrainingSet, tuning: Cohort, held_out: Cohort, seed: int, work: _Work
 ) -> tuple[pl.DataFrame, str]:
     """The scored held-out visits with their groups and tuned threshold, and a remark or nothing."""
-    fitted = fit_classifier(model, balanced, seed=seed, threads=work.threads)
-    X, y, _, _ = tuning.to_sklearn()
-    threshold = f1_threshold(y, fitted.scores(X))
-    X, _, groups, visits = held_out.to_sklearn()
+    fitted = fit_predictor(model, training, seed=seed, threads=work.threads)
+    threshold = f1_threshold(tuning.to_sklearn().y, fitted.scores(tuning))
+    _, _, groups, visits = held_out.to_sklearn()
     frame = visits.select(schema.SUBJECT_ID, schema.VISIT_ID, schema.LABEL).with_columns(
-        pl.Series("score", fitted.scores(X), pl.Float64),
+        pl.Series("score", fitted.scores(held_out), pl.Float64),
         pl.lit(threshold.value, pl.Float64).alias("tuned_threshold"),
         *groups.select(work.by),
     )
