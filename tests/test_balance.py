@@ -27,6 +27,7 @@ from equipoise.balance import (
 )
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, UsageError
+from equipoise.pipeline import methods_named
 from toys import toy_cohort
 
 BY = ["sex", "race"]
@@ -191,10 +192,15 @@ def test_the_same_seed_gives_the_same_cohort(method: Any) -> None:
 
 
 def test_methods_have_names() -> None:
-    assert list(METHODS) == ["original", "upsample", "downsample", "fairplay"]
+    names = ["original", "class_weight", "upsample", "downsample", "separate", "smote", "fairplay"]
+    assert list(METHODS) == names
     assert method_named("upsample") is upsample
-    with pytest.raises(UsageError, match=r"smoke.*original, upsample, downsample, fairplay"):
+    with pytest.raises(UsageError, match=rf"smoke.*{', '.join(names)}"):
         method_named("smoke")
+    assert methods_named(["all"]) == METHODS
+    assert list(methods_named(["smote", "original"])) == ["smote", "original"]
+    with pytest.raises(UsageError, match="all is no balancing method"):
+        methods_named(["all", "original"])
 
 
 def test_fairplay_trains_on_train_and_adds_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

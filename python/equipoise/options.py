@@ -37,7 +37,9 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder"
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all cores")]
 Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
-Methods = Annotated[str, typer.Option("--methods", help="Methods to compare, with commas between")]
+Methods = Annotated[
+    str, typer.Option("--methods", help="Methods to compare, with commas between; or all")
+]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
 SourceArgument = Annotated[SourceName, typer.Argument(help="What kind of tables they are")]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from equipoise import schema, store
-from equipoise.balance import BalancingMethod, method_named, plan_balance
+from equipoise.balance import METHODS, BalancingMethod, method_named, plan_balance
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import UsageError
 from equipoise.evaluate.experiment import run_experiment
@@ -25,6 +25,9 @@ from equipoise.vocabulary import VocabularySettings
 
 if TYPE_CHECKING:
     from equipoise.generator import Generator, GeneratorConfig
+
+#: In the place of names: every balancing method there is.
+ALL: Final = "all"
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class Training:
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
-    """The balancing methods of these names, in this order; raises `UsageError`."""
-    return {name: method_named(name) for name in names}
+    """The balancing methods of these names, in this order, or `all`; raises `UsageError`."""
+    chosen = METHODS if list(names) == [ALL] else names
+    return {name: method_named(name) for name in chosen}
 
 
 def run_all(
@@ -88,10 +92,11 @@ def run_all(
     The experiment fits everything within its folds; the model and the balanced cohort at the end
     are fitted on all subjects, for use elsewhere. Raises what its parts raise.
     """
+    chosen = methods_named(methods)
     config: dict[str, Any] = {
         **records.config,
         "by": list(by),
-        "methods": list(methods),
+        "methods": list(chosen),
         "folds": folds,
         "vocabulary": asdict(settings),
     }
@@ -101,7 +106,7 @@ def run_all(
         results = run_experiment(
             records,
             by,
-            methods_named(methods),
+            chosen,
             folds=folds,
             seed=seed,
             settings=settings,

@@ -4,29 +4,40 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from equipoise.balance.class_weight import class_weight
 from equipoise.balance.generative import fairplay
 from equipoise.balance.methods import BalancingMethod
+from equipoise.balance.oracle import oracle_from
 from equipoise.balance.plan import BalancePlan, plan_balance
 from equipoise.balance.resample import downsample, original, upsample
+from equipoise.balance.separate import separate
+from equipoise.balance.smote import smote
 from equipoise.errors import UsageError
 
 __all__ = [
     "METHODS",
     "BalancePlan",
     "BalancingMethod",
+    "class_weight",
     "downsample",
     "fairplay",
     "method_named",
+    "oracle_from",
     "original",
     "plan_balance",
+    "separate",
+    "smote",
     "upsample",
 ]
 
 METHODS: Final[Mapping[str, BalancingMethod]] = MappingProxyType(
     {
         "original": original,
+        "class_weight": class_weight,
         "upsample": upsample,
         "downsample": downsample,
+        "separate": separate,
+        "smote": smote,
         "fairplay": fairplay,
     }
 )
