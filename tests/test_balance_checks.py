@@ -32,9 +32,8 @@ from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.evaluate.leakage import check_leakage
 from equipoise.training_set import TrainingSet
-from equipoise.vocabulary import Vocabulary
 from generator_toys import SMALL
-from toys import toy_cohort
+from toys import ToyRecords, toy_cohort
 
 BY = ("sex", "race")
 Counts = npt.NDArray[np.int64]
@@ -66,16 +65,6 @@ class Case:
     takes_one_class: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Fresh:
-    """Records of the hospital that the toys come from."""
-
-    cohort: Cohort
-
-    def encode(self, vocabulary: Vocabulary) -> Cohort:
-        return replace(self.cohort, vocabulary=vocabulary)
-
-
 TINY = replace(SMALL, max_steps=2, evaluate_every=1, patience=1)
 CASES = [
     Case("original", original, same, random=False, takes_one_class=True),
@@ -85,7 +74,7 @@ CASES = [
     Case("separate", separate, same, random=False),
     Case("smote", smote),
     Case("fairplay", partial(fairplay, config=TINY), stops_by_tuning=True),
-    Case("oracle", oracle_from(Fresh(toy_cohort(8000, seed=9)))),
+    Case("oracle", oracle_from(ToyRecords(toy_cohort(8000, seed=9)))),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import polars as pl
 
@@ -29,3 +31,13 @@ def toy_cohort(
     return cohort_from_lists(
         records, frame, Vocabulary.of_codes([f"C{i:02d}" for i in range(columns)])
     )
+
+
+@dataclass(frozen=True, eq=False)
+class ToyRecords:
+    """A cohort that can be encoded like `VisitRecords`, if by the same columns."""
+
+    cohort: Cohort
+
+    def encode(self, vocabulary: Vocabulary) -> Cohort:
+        return replace(self.cohort, vocabulary=vocabulary)

@@ -15,7 +15,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.balance.methods import BalancingMethod
-from equipoise.balance.plan import SYNTHETIC, BalancePlan, plan_balance
+from equipoise.balance.plan import SYNTHETIC, BalancePlan, name_of_cell, plan_balance
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError
 from equipoise.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ def _draw(fresh: Cohort, plan: BalancePlan, rng: np.random.Generator) -> npt.NDA
     members = people.group_by(keys).agg("place")
     cells = plan.cells.join(members, on=keys, how="left", maintain_order="left")
     cells = cells.with_columns(pl.col("place").fill_null([]))
-    _check_enough(cells, keys, len(fresh))
+    _check_enough(cells, plan.by, len(fresh))
     chosen = [
         rng.choice(np.asarray(place, np.int64), wanted, replace=False)
         for place, wanted in cells.select("place", SYNTHETIC).iter_rows()
@@ -93,7 +93,7 @@ def _draw(fresh: Cohort, plan: BalancePlan, rng: np.random.Generator) -> npt.NDA
     return np.concatenate(chosen)
 
 
-def _check_enough(cells: pl.DataFrame, keys: Sequence[str], fresh: int) -> None:
+def _check_enough(cells: pl.DataFrame, by: Sequence[str], fresh: int) -> None:
     have = pl.col("place").list.len()
     scarce = cells.with_columns(have.cast(pl.Int64).alias("have")).filter(
         pl.col("have") < pl.col(SYNTHETIC)
@@ -105,7 +105,7 @@ def _check_enough(cells: pl.DataFrame, keys: Sequence[str], fresh: int) -> None:
     # Three standard deviations more, so that the next hospital is not too small by chance.
     times = (wanted + 3 * sqrt(wanted)) / max(got, 1)
     raise DataError(
-        "too few for the cell of " + ", ".join(f"{key} {rarest[key]}".lower() for key in keys),
+        f"too few for the cell of {name_of_cell(rarest, by)}",
         table="fresh records",
         want=f"{wanted:,} subjects",
         got=f"{got:,} among {fresh:,}",

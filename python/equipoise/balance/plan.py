@@ -162,6 +162,11 @@ def cells_of(cohort: Cohort, by: Sequence[str]) -> tuple[pl.DataFrame, npt.NDArr
     return cells, place.to_numpy()
 
 
+def name_of_cell(cell: Mapping[str, object], by: Sequence[str]) -> str:
+    """How messages call a cell: `label True, race Black`."""
+    return ", ".join(f"{key} {cell[key]}" for key in (schema.LABEL, *by))
+
+
 def check_classes(labels: pl.Series) -> None:
     """Raise `DataError` unless `labels` holds both true and false."""
     classes = labels.drop_nulls().unique().sort().to_list()

@@ -16,7 +16,7 @@ import polars as pl
 from scipy import sparse
 
 from equipoise import schema
-from equipoise.balance.plan import SYNTHETIC, BalancePlan, cells_of
+from equipoise.balance.plan import REAL, SYNTHETIC, BalancePlan, cells_of, name_of_cell
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError
 from equipoise.ragged import offsets_of
@@ -33,13 +33,25 @@ def rows_of(train: Cohort, by: Sequence[str]) -> CellRows:
     """The rows of every cell of `plan_balance(train, by)`, in visit order.
 
     Visits of subjects in no cell, and a positive subject's visits before the last, are no rows.
+    Raises `DataError` for a cell whose subjects have no visit with their own label.
     """
-    _, place = cells_of(train, by)
+    cells, place = cells_of(train, by)
     owner = train.subject_of_visit()
     label = train.subjects[schema.LABEL].gather(owner)
     own = (train.visits[schema.LABEL] == label).fill_null(value=False).to_numpy()
     rows = np.flatnonzero(own & (place[owner] >= 0))
-    return CellRows(train.matrix()[rows], place[owner[rows]])
+    cell = place[owner[rows]]
+    bare = np.setdiff1d(np.arange(len(cells)), cell)
+    if len(bare):
+        row = cells.row(int(bare[0]), named=True)
+        raise DataError(
+            f"the cell of {name_of_cell(row, by)}",
+            table="visits",
+            column=schema.LABEL,
+            want="at least one visit with the label of its subject",
+            got=f"none of {row[REAL]} subjects",
+        )
+    return CellRows(train.matrix()[rows], cell)
 
 
 def with_rows(train: Cohort, plan: BalancePlan, made: Sequence[sparse.csr_array]) -> Cohort:

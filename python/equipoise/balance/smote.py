@@ -32,9 +32,11 @@ def smote(
 
     SMOTE, Chawla et al. (JAIR 16:321-357, 2002), within each cell: x + u (x' - x), where x is a
     visit row of the cell (see `rows`), x' one of its k = min(5, n - 1) nearest in it, u uniform in
-    0..1. A code that one of the two has is then kept with the probability that this leaves it, so
-    that codes are as frequent as between their parents. (Computed in uint8 the new row would be a
-    copy; with every code above 0 kept it would be the union of both.) A cell of one row repeats it.
+    0..1. A code that only one of the two has is then kept with the probability that stands there,
+    so that codes are as frequent as between the parents. (In types of whole numbers the new row
+    would be a copy, or have the codes of both, or those of either; and every code above 0 is again
+    those of either.) Near rows tend to be short ones, so new rows are shorter than the cell's. A
+    cell of one row repeats it.
 
     `ratio` is that of `plan_balance`, whose errors this raises.
     """
