@@ -74,6 +74,14 @@ def test_codes_are_as_frequent_as_in_the_rows_of_imbalanced_learn() -> None:
     )
 
 
+def test_one_step_is_drawn_for_a_whole_row() -> None:
+    """Between all codes and none: u is the share that stays, so every number is as likely."""
+    ends = sparse.csr_array(np.repeat([[1.0], [0.0]], 16, axis=1).astype(np.float32))
+    new = rows_between(ends, 17_000, np.random.default_rng(2)).toarray()
+    found = np.bincount(new.sum(axis=1).astype(int), minlength=17)
+    assert np.abs(found - 1000).max() < 4.5 * np.sqrt(1000)
+
+
 def test_new_rows_are_neither_copies_nor_unions_and_other_types_would_be() -> None:
     X, count = rows(60), 3000
     real = X.toarray().astype(bool)
