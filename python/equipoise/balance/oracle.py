@@ -31,7 +31,7 @@ class FreshRecords(Protocol):
 
 
 def oracle_from(fresh: FreshRecords | Path | str) -> BalancingMethod:
-    """A balancing method that fills cells with real people of a further simulated hospital.
+    """A balancing method that fills cells with people of a further simulated hospital.
 
     fresh: records of a hospital with the same settings as the one under study and another seed, or
     the folder they are saved in, which is cheaper to send to another process.
