@@ -182,7 +182,7 @@ def test_every_value_is_sklearns_or_nan_with_a_reason(
             y, p, sensitive_features=pl.Series(g, dtype=pl.String), y_score=score,
             sample_weight=w, groups=("a", "b", "c", "nobody"),
         )  # fmt: skip
-    assert len(table) == 4 * 9
+    assert len(table) == 4 * 11
     assert table["value"].is_nan().equals(table["status"] != "ok", check_names=False)
     assert (table.filter(group="nobody")["status"] == "empty").all()
     theirs = {

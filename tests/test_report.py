@@ -15,7 +15,7 @@ import matplotlib as mpl
 import polars as pl
 import pytest
 
-from equipoise.evaluate import counts, fairness, gains, judging
+from equipoise.evaluate import calibration, counts, fairness, gains, group_metrics, judging
 from equipoise.evaluate.benefit import FEWEST_POSITIVES
 from equipoise.report import words
 from equipoise.report.figures import INKS, Bar, Mark, Row, Series, bars_figure, dots_figure
@@ -266,7 +266,7 @@ def test_the_words_are_those_of_evaluate() -> None:
     )  # fmt: skip
     assert set(words.PARTS) == set(gains.PARTS)
     assert set(words.FAIRNESS) == set(fairness.FAIRNESS)
-    assert set(words.METRICS) == {*counts.RATES, "auroc", "ap", "brier"}
+    assert set(words.METRICS) == {*counts.RATES, *group_metrics.SCORES, *calibration.CALIBRATION}
     assert f"fewer than {FEWEST_POSITIVES}" in words.REASONS[counts.TOO_FEW]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,19 @@ NO_POSITIVES: Final = "no_positives"
 NO_NEGATIVES: Final = "no_negatives"
 UNDEFINED: Final = "undefined"
 TOO_FEW: Final = "too_few"
+#: Of a calibration slope: one score for all; a score that divides the classes.
+CONSTANT: Final = "constant_score"
+SEPARATED: Final = "separated"
 
 #: Between the values of two crossed groups, as in "sex × race" and "F × Black".
 CROSS: Final = " × "
+
+
+class Measure(NamedTuple):
+    """A value, NaN if it cannot be estimated, and why."""
+
+    value: float
+    status: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,13 @@
 `f(y_true, y_pred, *, sensitive_features)`: n labels and n predictions of 0 and 1, and n group names
 (or a frame of several columns, whose crossed values are the groups). All take `sample_weight`, and
 raise `DataError` for other values than 0 and 1 and for unequal lengths. What cannot be estimated is
-NaN with a status: ok, empty, no_positives, no_negatives, undefined, too_few.
+NaN with a status: ok, empty, no_positives, no_negatives, undefined, constant_score, separated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import polars as pl
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from equipoise.evaluate import fairness
+from equipoise.evaluate.calibration import CALIBRATION
 from equipoise.evaluate.counts import (
     EMPTY,
     NO_NEGATIVES,
@@ -26,6 +27,7 @@ from equipoise.evaluate.counts import (
     UNDEFINED,
     Counts,
     Floats,
+    Measure,
     binary,
     count,
     crossed,
@@ -46,13 +48,6 @@ METRICS: Final[Mapping[str, type[pl.DataType]]] = {
 }
 
 
-class Measure(NamedTuple):
-    """A value, NaN if it cannot be estimated, and why."""
-
-    value: float
-    status: str
-
-
 def metrics_by_group(
     y_true: Any,
     y_pred: Any,
@@ -66,8 +61,8 @@ def metrics_by_group(
 
     f1, tpr, fpr, precision, selection_rate and gbe (formulas in `counts`), and with `y_score`
     (n scores) auroc, ap (average precision) and brier (mean squared error of the score) as
-    scikit-learn defines them. `groups` lists also groups that have no row, as empty. `y_pred` may
-    be None for the three score metrics alone.
+    scikit-learn defines them, and the slope and intercept of `calibration`. `groups` lists also
+    groups that have no row, as empty. `y_pred` may be None for the score metrics alone.
     """
     truth, features = binary(y_true, "y_true"), crossed(sensitive_features)
     names, place = places(features, groups)
@@ -85,7 +80,7 @@ def metrics_by_group(
         score = np.asarray(y_score, np.float64)
         weight = np.ones(len(truth)) if sample_weight is None else weights(sample_weight)
         same_length(y_true=truth, y_score=score, sensitive_features=features, sample_weight=weight)
-        for metric in SCORES:
+        for metric in (*SCORES, *CALIBRATION):
             measures = [
                 score_metric(metric, truth[rows_g], score[rows_g], weight[rows_g])
                 for rows_g in (place == g for g in range(len(names)))
@@ -107,7 +102,10 @@ def score_metric(
     y_score: Floats,
     sample_weight: Floats | None = None,
 ) -> Measure:
-    """One of `SCORES` over all rows. A ranking needs both classes; NaN scores are undefined."""
+    """One of `SCORES` or `CALIBRATION` over all rows; NaN scores are undefined.
+
+    All but brier need both classes.
+    """
     weight = np.ones(len(y_true)) if sample_weight is None else sample_weight
     if weight.sum() == 0:
         return Measure(np.nan, EMPTY)
@@ -118,6 +116,8 @@ def score_metric(
             return Measure(np.nan, NO_POSITIVES)
         if weight[y_true == 0].sum() == 0:
             return Measure(np.nan, NO_NEGATIVES)
+    if metric in CALIBRATION:
+        return CALIBRATION[metric](y_true, y_score, weight)
     return Measure(float(SCORES[metric](y_true, y_score, sample_weight=weight)), OK)
 
 

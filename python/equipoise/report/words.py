@@ -34,6 +34,17 @@ METRICS: Final[Mapping[str, Term]] = {
     ),
     "ap": Term("AP", "average precision: area under the precision-recall curve, no threshold", "1"),
     "brier": Term("Brier", "mean squared error of the predicted risk, no threshold", "0"),
+    "calibration_slope": Term(
+        "Calibration slope",
+        "how the log-odds of the truth rise with those of the predicted risk; below 1 the risks "
+        "are too extreme, no threshold",
+        "1",
+    ),
+    "calibration_intercept": Term(
+        "Calibration intercept",
+        "calibration in the large, in log-odds; below 0 the risks are told too high, no threshold",
+        "0",
+    ),
     "tpr": Term("TPR", "recall: share of positive visits that are flagged", "1"),
     "fpr": Term("FPR", "share of negative visits that are flagged", "0"),
     "precision": Term("Precision", "share of flagged visits that are positive", "1"),
@@ -111,6 +122,8 @@ REASONS: Final[Mapping[str, str]] = {
     "no_negatives": "no negative visit in this group",
     "undefined": "the formula divides by zero here",
     "too_few": "fewer than 10 positive visits",
+    "constant_score": "every score is the same",
+    "separated": "a score divides the classes without error",
     "missing": "not computed in this run",
 }
 
