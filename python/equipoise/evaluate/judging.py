@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -34,14 +35,16 @@ class Grouping:
     """One way to divide the subjects: by a column, or by several crossed ("sex × race").
 
     groups: all names that occur in the whole data, sorted, so that every fold lists the same.
+    left_out: those too small to be judged by themselves; whoever is in them is in no group here.
     """
 
     name: str
     columns: tuple[str, ...]
     groups: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def of(self, frame: pl.DataFrame) -> pl.Series:
-        """Each row's group; null where any of the columns is."""
+        """Each row's group, left out or not; null where any of the columns is."""
         if not self.columns:
             return pl.repeat(OVERALL, len(frame), dtype=pl.String, eager=True)
         return crossed(frame.select(self.columns))
@@ -52,15 +55,27 @@ class Grouping:
         return np.array([(groups == name).sum() for name in self.groups], np.float64)
 
 
-def groupings_of(subjects: pl.DataFrame, by: Sequence[str]) -> list[Grouping]:
-    """Overall, by each column, and by all columns crossed where there are several."""
-    columns = [(), *((name,) for name in by)] + ([tuple(by)] if len(by) > 1 else [])
-    groupings = []
-    for chosen in columns:
-        name = CROSS.join(chosen) or OVERALL
-        groups = Grouping(name, chosen, ()).of(subjects).drop_nulls().unique().sort()
-        groupings.append(Grouping(name, chosen, tuple(groups)))
-    return groupings
+def groupings_of(
+    subjects: pl.DataFrame, by: Sequence[str], min_share: float = 0.0
+) -> list[Grouping]:
+    """Overall, by each column, by each pair of columns crossed, and by all crossed if more.
+
+    min_share: crossed groups with a smaller share of these subjects are left out, that is, judged
+    only as parts of larger ones (FairPlay leaves out those below 1 %); `left_out` names them.
+    """
+    crossings = [*combinations(by, 2), *([tuple(by)] if len(by) > 2 else [])]
+    return [
+        _grouping(subjects, columns, min_share if len(columns) > 1 else 0.0)
+        for columns in [(), *((name,) for name in by), *crossings]
+    ]
+
+
+def _grouping(subjects: pl.DataFrame, columns: tuple[str, ...], min_share: float) -> Grouping:
+    whole = Grouping(CROSS.join(columns) or OVERALL, columns, ())
+    sizes = whole.of(subjects).drop_nulls().value_counts(name="n").sort(pl.nth(0))
+    large = pl.col("n") >= min_share * len(subjects)
+    keep, rest = (tuple(sizes.filter(rows).to_series()) for rows in (large, ~large))
+    return replace(whole, groups=keep, left_out=rest)
 
 
 def judge_groups(predictions: pl.DataFrame, groupings: Sequence[Grouping]) -> pl.DataFrame:

@@ -28,6 +28,7 @@ def on_data(
         if unknown:
             yield f"{unknown} subjects are in no group of {name}: it is unknown"
     for grouping in groupings:
+        yield from _left_out(subjects, grouping)
         sizes = grouping.sizes(subjects)
         largest = [
             name for name, size in zip(grouping.groups, sizes, strict=True) if size == sizes.max()
@@ -35,6 +36,16 @@ def on_data(
         if len(largest) > 1:
             first = grouping.groups[majority(sizes)]
             yield f"{grouping.name}: {', '.join(largest)} are equally large; majority is {first}"
+
+
+def _left_out(subjects: pl.DataFrame, grouping: Grouping) -> Iterator[str]:
+    if grouping.left_out:
+        groups = grouping.of(subjects)
+        names = ", ".join(f"{name} ({(groups == name).sum()})" for name in grouping.left_out)
+        yield (
+            f"{grouping.name}: too few of the {len(subjects)} subjects to be judged by itself, "
+            f"so left out there: {names}"
+        )
 
 
 def on_results(
