@@ -262,8 +262,9 @@ def test_copies_are_no_group_and_are_not_counted_as_real() -> None:
 
 def test_the_words_are_those_of_evaluate() -> None:
     assert (words.ORIGINAL, words.OVERALL, words.HALF, words.TUNED) == (
-        gains.CONTROL, judging.OVERALL, judging.HALF, judging.TUNED,
+        judging.CONTROL, judging.OVERALL, judging.HALF, judging.TUNED,
     )  # fmt: skip
+    assert {words.HALF, *words.SERIES} == set(judging.CUTS)
     assert set(words.PARTS) == set(gains.PARTS)
     assert set(words.FAIRNESS) == set(fairness.FAIRNESS)
     assert set(words.METRICS) == {*counts.RATES, *group_metrics.SCORES, *calibration.CALIBRATION}

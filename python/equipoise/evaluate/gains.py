@@ -33,10 +33,8 @@ from equipoise.evaluate.counts import (
     Floats,
 )
 from equipoise.evaluate.fairness import FAIRNESS
-from equipoise.evaluate.judging import OVERALL, Grouping
+from equipoise.evaluate.judging import CONTROL, OVERALL, Grouping
 
-#: The arm that every gain is measured from.
-CONTROL: Final = "original"
 #: One row per model, method, by, group, metric and part.
 GAINS: Final[Mapping[str, type[pl.DataType]]] = {
     "model": pl.String,

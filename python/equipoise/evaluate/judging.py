@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,33 @@ from equipoise.evaluate.fairness import FAIRNESS
 from equipoise.evaluate.group_metrics import METRICS, measured, metrics_by_group
 
 OVERALL: Final = "overall"
+#: The method that all others are compared with: nothing is done to the data.
+CONTROL: Final = "original"
+#: Columns that predictions may have: `correction.prior_corrected`, `group_thresholds.group_tuned`.
+CORRECTED_SCORE: Final = "corrected_score"
+GROUP_THRESHOLD: Final = "group_threshold"
+
+
+class Cut(NamedTuple):
+    """Predicted positive is score >= threshold, each the name of a column (or a number)."""
+
+    score: str
+    threshold: str | float
+
+
 #: Where the predictions of one fold, method and model are cut.
 HALF: Final = "0.5"
 TUNED: Final = "tuned"
+CORRECTED: Final = "corrected"
+GROUP_TUNED: Final = "group_tuned"
+CUTS: Final[Mapping[str, Cut]] = MappingProxyType(
+    {
+        HALF: Cut("score", 0.5),
+        TUNED: Cut("score", "tuned_threshold"),
+        CORRECTED: Cut(CORRECTED_SCORE, 0.5),
+        GROUP_TUNED: Cut("score", GROUP_THRESHOLD),
+    }
+)
 
 OVER_GROUPS: Final[Mapping[str, type[pl.DataType]]] = {
     "threshold": pl.String,
@@ -78,20 +103,39 @@ def _grouping(subjects: pl.DataFrame, columns: tuple[str, ...], min_share: float
     return replace(whole, groups=keep, left_out=rest)
 
 
+def cuts_of(predictions: pl.DataFrame) -> tuple[str, ...]:
+    """The names of those `CUTS` that the columns allow."""
+    columns = {*predictions.columns}
+    return tuple(
+        name
+        for name, (score, threshold) in CUTS.items()
+        if score in columns and (isinstance(threshold, float) or threshold in columns)
+    )
+
+
 def judge_groups(predictions: pl.DataFrame, groupings: Sequence[Grouping]) -> pl.DataFrame:
     """All metrics of one fold, method and model: threshold, by, and the columns of `METRICS`.
 
-    The metrics of scores need no threshold; they are repeated under each. Where there is no tuned
-    threshold (or no score), what needs it is NaN and "undefined".
+    The thresholds are those of `cuts_of`. The metrics of scores need no threshold; they are
+    repeated under each, of corrected scores under "corrected". Where there is no tuned threshold
+    (or no score), what needs it is NaN and "undefined".
     """
-    truth, score = predictions[schema.LABEL].to_numpy(), predictions["score"].to_numpy()
+    truth = predictions[schema.LABEL].to_numpy()
     parts = []
     for grouping in groupings:
         features = grouping.of(predictions)
-        ranking = metrics_by_group(
-            truth, None, sensitive_features=features, y_score=score, groups=grouping.groups
-        )
-        for threshold in (HALF, TUNED):
+        cuts = cuts_of(predictions)
+        ranking = {
+            name: metrics_by_group(
+                truth,
+                None,
+                sensitive_features=features,
+                y_score=predictions[name].to_numpy(),
+                groups=grouping.groups,
+            )
+            for name in dict.fromkeys(CUTS[cut].score for cut in cuts)
+        }
+        for threshold in cuts:
             predicted, known = predict(predictions, threshold)
             rates = metrics_by_group(
                 truth, predicted, sensitive_features=features, groups=grouping.groups
@@ -99,7 +143,8 @@ def judge_groups(predictions: pl.DataFrame, groupings: Sequence[Grouping]) -> pl
             if not known:
                 rates = _unknown(rates)
             cut, by = pl.lit(threshold).alias("threshold"), pl.lit(grouping.name).alias("by")
-            parts.append(pl.concat([rates, ranking]).select(cut, by, *METRICS))
+            both = pl.concat([rates, ranking[CUTS[threshold].score]])
+            parts.append(both.select(cut, by, *METRICS))
     return pl.concat(parts)
 
 
@@ -116,7 +161,7 @@ def judge_fairness(
         if not grouping.columns:
             continue
         features = grouping.of(predictions)
-        for threshold in (HALF, TUNED):
+        for threshold in cuts_of(predictions):
             predicted, known = predict(predictions, threshold)
             counts = count(truth, predicted, sensitive_features=features, groups=grouping.groups)
             for metric, over_groups in FAIRNESS.items():
@@ -129,8 +174,9 @@ def judge_fairness(
 
 def predict(predictions: pl.DataFrame, threshold: str) -> tuple[npt.NDArray[np.bool_], bool]:
     """(n,) whether each row is predicted positive, and whether that can be known at all."""
-    cut = 0.5 if threshold == HALF else predictions["tuned_threshold"].to_numpy()
-    score = predictions["score"].to_numpy()
+    column, at = CUTS[threshold]
+    cut = at if isinstance(at, float) else predictions[at].to_numpy()
+    score = predictions[column].to_numpy()
     return score >= cut, bool(np.isfinite(score).all() and np.isfinite(cut).all())
 
 

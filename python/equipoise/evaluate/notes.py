@@ -10,8 +10,7 @@ import polars as pl
 from equipoise import schema
 from equipoise.evaluate.benefit import FEWEST_POSITIVES
 from equipoise.evaluate.fairness import majority
-from equipoise.evaluate.gains import CONTROL
-from equipoise.evaluate.judging import Grouping
+from equipoise.evaluate.judging import CONTROL, Grouping
 
 #: Below this many real subjects in training, a cell teaches a generator little.
 SMALL_CELL: Final = 5

@@ -11,9 +11,12 @@ from typing import Final
 ORIGINAL: Final = "original"
 #: How `by` reads for all patients together.
 OVERALL: Final = "overall"
-#: The two thresholds: the score is cut at one half, or where training data gave the best F1.
+#: The thresholds: the score is cut at one half, or where training data gave the best F1 (for all
+#: alike, or for each group); or at one half once the shares of the classes are put right.
 HALF: Final = "0.5"
 TUNED: Final = "tuned"
+CORRECTED: Final = "corrected"
+GROUP_TUNED: Final = "group_tuned"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,12 @@ RATES: Final = frozenset({"fpr", "selection_rate", "brier"})
 #: The fairness metrics that stand in the open; the others are folded away.
 MAIN_FAIRNESS: Final = tuple(FAIRNESS)[:7]
 
+SERIES: Final[Mapping[str, str]] = {
+    TUNED: "tuned",
+    CORRECTED: "priors corrected",
+    GROUP_TUNED: "tuned by group",
+}
+
 PARTS: Final[Mapping[str, str]] = {
     "total": "total",
     "threshold": "threshold part",
@@ -146,7 +155,8 @@ def reason_text(status: str) -> str:
 
 def series_title(method: str, threshold: str) -> str:
     """A method at a threshold."""
-    return f"{plain(method)}, tuned" if threshold == TUNED else f"{plain(method)} at {threshold}"
+    told = SERIES.get(threshold)
+    return f"{plain(method)}, {told}" if told else f"{plain(method)} at {threshold}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
