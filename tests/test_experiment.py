@@ -21,7 +21,6 @@ from equipoise.balance import METHODS
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, LeakageError, UsageError
 from equipoise.evaluate import experiment
-from equipoise.evaluate.bootstrap import Ranked, weighted_ranking
 from equipoise.evaluate.downstream import MODELS
 from equipoise.evaluate.experiment import run_experiment
 from equipoise.evaluate.folds import Fold, make_folds
@@ -35,6 +34,7 @@ from equipoise.evaluate.results import (
     over_folds,
     summary,
 )
+from equipoise.evaluate.score_bootstrap import Ranked, weighted_ranking
 from equipoise.evaluate.thresholds import f1_threshold
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 from toys import toy_cohort

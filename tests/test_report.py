@@ -266,6 +266,7 @@ def test_the_words_are_those_of_evaluate() -> None:
     )  # fmt: skip
     assert {words.HALF, *words.SERIES} == set(judging.CUTS)
     assert set(words.PARTS) == set(gains.PARTS)
+    assert set(words.CONTROL_PARTS) == set(gains.CONTROL_PARTS)
     assert set(words.FAIRNESS) == set(fairness.FAIRNESS)
     assert set(words.METRICS) == {*counts.RATES, *group_metrics.SCORES, *calibration.CALIBRATION}
     assert f"fewer than {FEWEST_POSITIVES}" in words.REASONS[counts.TOO_FEW]

@@ -25,6 +25,8 @@ CLIP: Final = 1e-6
 _STEPS: Final = 60
 #: A fit has arrived where the gradient is this small, per unit of weight.
 _FLAT: Final = 1e-10
+#: By so much a log-likelihood, per unit of weight, may seem to fall where it does not.
+_ROUNDING: Final = 1e-12
 
 
 def calibration_slope(
@@ -35,17 +37,24 @@ def calibration_slope(
     NaN and "constant_score" where all scores are alike, and "separated" where a score divides the
     classes (also but for ties at it): then the likelihood has no maximum (Albert & Anderson 1984).
     """
+    return recalibrate(y_true, y_score, sample_weight)[1]
+
+
+def recalibrate(
+    y_true: npt.NDArray[np.int64], y_score: Floats, sample_weight: Floats
+) -> tuple[float, Measure]:
+    """The constant that belongs to `calibration_slope`, and that slope."""
     used = sample_weight > 0
     x, y, weight = log_odds(y_score[used]), y_true[used], sample_weight[used]
     if np.ptp(x) == 0:
-        return Measure(np.nan, CONSTANT)
+        return np.nan, Measure(np.nan, CONSTANT)
     ill, well = x[y == 1], x[y == 0]
     if ill.min() >= well.max() or well.min() >= ill.max():
-        return Measure(np.nan, SEPARATED)
+        return np.nan, Measure(np.nan, SEPARATED)
     centre, scale = x.mean(), x.std()
-    design = np.stack([np.ones(len(x)), (x - centre) / scale], axis=1)
-    fitted = _fit(design, np.zeros(len(x)), y, weight)
-    return _told(fitted[1] / scale)
+    columns = np.stack([np.ones(len(x)), (x - centre) / scale])
+    constant, slope = _fit(columns, np.zeros(len(x)), y, weight)
+    return float(constant - slope / scale * centre), _told(slope / scale)
 
 
 def calibration_intercept(
@@ -53,7 +62,7 @@ def calibration_intercept(
 ) -> Measure:
     """The intercept with the slope held at 1; rows of both classes are needed."""
     x = log_odds(y_score)
-    return _told(_fit(np.ones((len(x), 1)), x, y_true, sample_weight)[0])
+    return _told(_fit(np.ones((1, len(x))), x, y_true, sample_weight)[0])
 
 
 def log_odds(score: Floats) -> Floats:
@@ -73,33 +82,36 @@ def _told(value: float) -> Measure:
     return Measure(float(value), OK if np.isfinite(value) else UNDEFINED)
 
 
-def _fit(design: Floats, offset: Floats, y: npt.NDArray[np.int64], weight: Floats) -> Floats:
-    """(k,) maximum likelihood coefficients of (n, k) columns by Newton; NaN if it does not arrive.
+def _fit(columns: Floats, offset: Floats, y: npt.NDArray[np.int64], weight: Floats) -> Floats:
+    """(k,) maximum likelihood coefficients of (k, n) columns by Newton; NaN if it does not arrive.
 
     The log-likelihood is concave, so a step that does not raise it is too long and is halved.
+    Plain sums and no matrix products: threads would cost more than they bring.
     """
     weight = weight / weight.sum()
 
-    def likelihood(of: Floats) -> float:
-        x = offset + design @ of
-        return float(weight @ (y * x - np.logaddexp(0, x)))
+    def likelihood(x: Floats) -> float:
+        return float((weight * (y * x - np.logaddexp(0, x))).sum())
 
-    at = np.zeros(design.shape[1])
-    reached = likelihood(at)
+    at, x, reached = np.zeros(len(columns)), offset, likelihood(offset)
     for _ in range(_STEPS):
-        p = probability(offset + design @ at)
-        slope = design.T @ (weight * (y - p))
+        p = probability(x)
+        slope = np.einsum("kn,n->k", columns, weight * (y - p))
         if np.abs(slope).max() < _FLAT:
             return at
-        bend = (design.T * (weight * p * (1 - p))) @ design
+        bend = np.einsum("in,jn,n->ij", columns, columns, weight * p * (1 - p))
         try:
             step = np.linalg.solve(bend, slope)
         except np.linalg.LinAlgError:
             break
-        while (found := likelihood(at + step)) < reached and np.abs(step).max() > _FLAT:
+        while True:
+            x = offset + np.einsum("kn,k->n", columns, at + step)
+            found = likelihood(x)
+            if found >= reached - _ROUNDING or np.abs(step).max() <= _FLAT:
+                break
             step /= 2
         at, reached = at + step, found
-    return np.full(design.shape[1], np.nan)
+    return np.full(len(columns), np.nan)
 
 
 #: The calibration metrics of a score.

@@ -7,21 +7,36 @@ gain is told in parts, the original data with a tuned threshold being the contro
     threshold    F1(original, tuned) - F1(original, 0.5)
     information  F1(method, tuned)   - F1(original, tuned)
 
+and, where predictions have the columns for it, against the two other controls:
+
+    group_threshold    F1(original, tuned by group) - F1(original, 0.5)
+    group_information  F1(method, tuned by group)   - F1(original, tuned by group)
+    corrected          F1(method, priors corrected) - F1(original, 0.5)
+
 Intervals are 2.5th to 97.5th percentiles of a paired bootstrap over subjects (Efron 1979; subjects
-as clusters of visits: Field & Welsh 2007) of the pooled out-of-fold predictions.
+as clusters of visits: Field & Welsh 2007) of the pooled out-of-fold predictions. `p` is two-sided,
+from the same resamples: twice the smaller share of them on either side of no gain, (1 + k)/(1 + R)
+(Davison & Hinkley 1997, sections 4.2 and 5.4). `p_holm` is Holm's correction (1979) over the groups
+of one grouping, metric and part.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from equipoise.evaluate.benefit import FEWEST_POSITIVES
-from equipoise.evaluate.bootstrap import resampled_counts, resampled_rankings, usable_pair
+from equipoise.evaluate.bootstrap import (
+    FEWEST_RESAMPLES,
+    ArmCounts,
+    Pair,
+    resampled_counts,
+    usable_pairs,
+)
 from equipoise.evaluate.counts import (
     EMPTY,
     NO_POSITIVES,
@@ -34,6 +49,8 @@ from equipoise.evaluate.counts import (
 )
 from equipoise.evaluate.fairness import FAIRNESS
 from equipoise.evaluate.judging import CONTROL, OVERALL, Grouping
+from equipoise.evaluate.over_models import MEAN_OF_MODELS
+from equipoise.evaluate.score_bootstrap import RANKINGS, SUMMED, corrected_in, resampled_scores
 
 #: One row per model, method, by, group, metric and part.
 GAINS: Final[Mapping[str, type[pl.DataType]]] = {
@@ -47,15 +64,34 @@ GAINS: Final[Mapping[str, type[pl.DataType]]] = {
     "low": pl.Float64,
     "high": pl.Float64,
     "status": pl.String,
+    "p": pl.Float64,
+    "p_holm": pl.Float64,
 }
 #: Each part as (with, without), places in `bootstrap.ARMS`.
 PARTS: Final = {"total": (2, 0), "threshold": (1, 0), "information": (3, 1)}
-#: A ranking weighs every row of every resample; beyond this many in all it takes fewer of them,
-#: but never fewer than `FEWEST_RESAMPLES`.
+CONTROL_PARTS: Final = {
+    "group_threshold": (4, 0),
+    "group_information": (5, 4),
+    "corrected": (6, 0),
+}
+#: The same for the metrics of scores, places among the arms of `resampled_scores`.
+_SCORE_PARTS: Final = {"total": (1, 0), "information": (1, 0), "corrected": (2, 0)}
+#: A ranking weighs every row of every resample; beyond this many in all it takes fewer of them.
 RANKED_ROWS: Final = 20_000_000
-FEWEST_RESAMPLES: Final = 200
 
-Row = tuple[str, str, str, str, float, float, float, str]
+_Scores = Sequence[tuple[Floats, Floats]]
+
+
+class Gain(NamedTuple):
+    """One part of one metric: value (G,), resampled (R, G), of the groups that `counts` counts."""
+
+    by: str
+    groups: tuple[str, ...]
+    metric: str
+    part: str
+    value: Floats
+    resampled: Floats
+    counts: Counts
 
 
 def estimate_gains(
@@ -63,92 +99,123 @@ def estimate_gains(
     groupings: Sequence[Grouping],
     sizes: Mapping[str, Floats],
     *,
-    resamples: int = 1000,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """The gains of every method over `CONTROL`, for each model: a frame of `GAINS`.
+    """The gains of every method over `CONTROL`, for each model and their mean: a frame of `GAINS`.
 
     predictions: the pooled out-of-fold frame of `Results`; sizes: for each grouping's name the (G,)
     subjects of the original data. The metrics are those of `RATES` in each group and those of
-    `FAIRNESS` under the group "overall"; of auroc and ap, which no threshold changes, all is
-    information. Folds where an arm has no score or no tuned threshold are left out of both arms.
-    The numbers of a group with fewer than 10 positive visits come with status "too_few". Without
-    the control: no rows.
+    `FAIRNESS` under the group "overall"; of the metrics of scores, which no threshold changes, all
+    is information, and rankings have no part "corrected". Of several models the mean of the gains
+    comes as "mean of models", each resample taken of all models alike; it is unknown where the gain
+    of any model is. Folds where an arm has no score or no tuned threshold under any model are left
+    out of both arms. The numbers of a group with fewer than 10 positive visits come with status
+    "too_few" and without a p. Without the control: no rows.
     """
-    parts = [pl.DataFrame(schema=dict(GAINS))]
-    for model in predictions["model"].unique(maintain_order=True):
-        scored = predictions.filter(pl.col("model") == model)
-        methods = scored["method"].unique(maintain_order=True).to_list()
-        if CONTROL not in methods:
+    models = predictions["model"].unique(maintain_order=True).to_list()
+    methods = predictions["method"].unique(maintain_order=True).to_list()
+    tables: dict[str, list[pl.DataFrame]] = {name: [] for name in (*models, MEAN_OF_MODELS)}
+    for method in methods if CONTROL in methods else []:
+        if method == CONTROL:
             continue
-        control = scored.filter(pl.col("method") == CONTROL)
-        for method in (name for name in methods if name != CONTROL):
-            arm = scored.filter(pl.col("method") == method)
-            rows = _pair_rows(control, arm, groupings, sizes, resamples, seed)
-            table = pl.DataFrame([(model, method, *row) for row in rows], dict(GAINS), orient="row")
-            parts.append(table)
-    return pl.concat(parts)
+        pairs = usable_pairs([_pair(predictions, model, method) for model in models])
+        gains = _gains_of_models(pairs, groupings, sizes, resamples, seed)
+        for model, streams in zip(tables, gains, strict=False):
+            rows = [(model, method, *row) for gain in streams for row in _rows(gain)]
+            tables[model].append(pl.DataFrame(rows, dict(GAINS), orient="row"))
+    empty = pl.DataFrame(schema=dict(GAINS))
+    return pl.concat([empty, *(table for found in tables.values() for table in found)])
 
 
-def _pair_rows(
-    control: pl.DataFrame,
-    arm: pl.DataFrame,
+def _pair(predictions: pl.DataFrame, model: str, method: str) -> Pair:
+    scored = predictions.filter(pl.col("model") == model)
+    return Pair(*(scored.filter(pl.col("method") == name) for name in (CONTROL, method)))
+
+
+def _gains_of_models(
+    pairs: Sequence[Pair],
     groupings: Sequence[Grouping],
     sizes: Mapping[str, Floats],
     resamples: int,
     seed: int,
-) -> Iterator[Row]:
-    pair = usable_pair(control, arm)
-    counts = resampled_counts(pair, groupings, resamples, seed)
-    enough = RANKED_ROWS // max(1, len(pair.control))
+) -> Iterator[Iterator[Gain]]:
+    """The gains of each model in turn, and at last of their mean, if there are several."""
+    enough = RANKED_ROWS // max(1, len(pairs[0].control))
     fewer = min(resamples, max(FEWEST_RESAMPLES, enough))
-    rankings = resampled_rankings(pair, groupings, fewer, seed)
-    for grouping, (point, many), (ranking, ranked) in zip(groupings, counts, rankings, strict=True):
+    scores = [resampled_scores(pair, groupings, fewer, seed) for pair in pairs]
+    for pair, mine in zip(pairs, scores, strict=True):
+        # By itself a model has fewer kinds of subjects, and so more resamples than all together.
+        (counts,) = resampled_counts([pair], groupings, resamples, seed)
+        yield _gains(counts, mine, groupings, sizes, corrected=corrected_in(pair))
+    if len(pairs) > 1:
+        counts_of_all = resampled_counts(pairs, groupings, resamples, seed)
+        streams = [
+            _gains(counts, mine, groupings, sizes, corrected=corrected_in(pairs[0]))
+            for counts, mine in zip(counts_of_all, scores, strict=True)
+        ]
+        yield (_mean(same) for same in zip(*streams, strict=True))
+
+
+def _mean(gains: Sequence[Gain]) -> Gain:
+    value = np.mean([gain.value for gain in gains], axis=0)
+    return gains[0]._replace(
+        value=value, resampled=np.mean([gain.resampled for gain in gains], axis=0)
+    )
+
+
+def _gains(
+    counts: Sequence[tuple[ArmCounts, ArmCounts]],
+    scores: _Scores,
+    groupings: Sequence[Grouping],
+    sizes: Mapping[str, Floats],
+    *,
+    corrected: bool,
+) -> Iterator[Gain]:
+    for grouping, (point, many), (score, scored) in zip(groupings, counts, scores, strict=True):
+        by, groups, of = grouping.name, grouping.groups, point[0]
         for metric, rate in RATES.items():
-            values = [rate(arm) for arm in point], [rate(arm) for arm in many]
-            yield from _part_rows(grouping.name, grouping.groups, metric, *values, point[0])
-        for m, metric in enumerate(("auroc", "ap")):
-            difference = ranking[:, 1, m] - ranking[:, 0, m]
-            spread = _interval(ranked[:, :, 1, m] - ranked[:, :, 0, m])
-            for part in ("total", "information"):
-                yield from _rows(
-                    grouping.name, grouping.groups, metric, part, difference, spread, point[0]
-                )
+            values = [{a: rate(arm) for a, arm in arms.items()} for arms in (point, many)]
+            yield from _parts(by, groups, metric, values, of)
+        for m, metric in enumerate((*RANKINGS, *SUMMED)):
+            for part, (a, b) in _SCORE_PARTS.items():
+                if part == "corrected" and (metric in RANKINGS or not corrected):
+                    continue
+                one, more = (v[..., a, m] - v[..., b, m] for v in (score, scored))
+                yield Gain(by, groups, metric, part, one, more, of)
         if grouping.columns:
             for metric, over in FAIRNESS.items():
-                one = [over(arm, sizes[grouping.name])[None] for arm in point]
-                more = [over(arm, sizes[grouping.name])[:, None] for arm in many]
-                total = point[0].total()
-                yield from _part_rows(grouping.name, (OVERALL,), metric, one, more, total)
+                values = [
+                    {a: over(arm, sizes[by])[..., None] for a, arm in arms.items()}
+                    for arms in (point, many)
+                ]
+                yield from _parts(by, (OVERALL,), metric, values, of.total())
 
 
-def _part_rows(
+def _parts(
     by: str,
     groups: tuple[str, ...],
     metric: str,
-    point: list[Floats],
-    many: list[Floats],
+    values: Sequence[Mapping[int, Floats]],
     counts: Counts,
-) -> Iterator[Row]:
-    """One row per group and part of `PARTS`, from (G,) and (R, G) values of the four arms."""
-    for part, (with_it, without) in PARTS.items():
-        difference = point[with_it] - point[without]
-        spread = _interval(many[with_it] - many[without])
-        yield from _rows(by, groups, metric, part, difference, spread, counts)
+) -> Iterator[Gain]:
+    """One `Gain` per part whose arms are there; values: each arm's, as it is and resampled."""
+    for part, (a, b) in {**PARTS, **CONTROL_PARTS}.items():
+        if a in values[0] and b in values[0]:
+            point, many = (of[a] - of[b] for of in values)
+            yield Gain(by, groups, metric, part, point, many, counts)
 
 
-def _rows(
-    by: str,
-    groups: tuple[str, ...],
-    metric: str,
-    part: str,
-    difference: Floats,
-    spread: Floats,
-    counts: Counts,
-) -> Iterator[Row]:
-    for g, group in enumerate(groups):
-        numbers = float(difference[g]), float(spread[0, g]), float(spread[1, g])
-        yield by, group, metric, part, *numbers, _status(difference[g], counts, g)
+def _rows(gain: Gain) -> Iterator[tuple[str | float, ...]]:
+    status = [_status(value, gain.counts, g) for g, value in enumerate(gain.value)]
+    low, high = _interval(gain.resampled)
+    p = np.where(np.array(status) == OK, _p_values(gain.resampled), np.nan)
+    for g, corrected in enumerate(holm(p)):
+        told = gain.by, gain.groups[g], gain.metric, gain.part
+        yield (
+            *told, float(gain.value[g]), float(low[g]), float(high[g]), status[g],
+            float(p[g]), float(corrected),
+        )  # fmt: skip
 
 
 def _interval(differences: Floats) -> Floats:
@@ -156,6 +223,21 @@ def _interval(differences: Floats) -> Floats:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         return np.nanpercentile(differences, (2.5, 97.5), axis=0)
+
+
+def _p_values(differences: Floats) -> Floats:
+    """(G,) two-sided p of no gain, over the resamples (R, G) that can be estimated."""
+    known = np.isfinite(differences).sum(axis=0)
+    fewer = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
+    return np.where(known > 0, np.minimum(1, 2 * (1 + fewer) / (1 + known)), np.nan)
+
+
+def holm(p: Floats) -> Floats:
+    """Holm's step-down correction of the finite p values (Scand J Stat 6, 1979); NaN stays."""
+    out = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return out
 
 
 def _status(value: float, counts: Counts, g: int) -> str:

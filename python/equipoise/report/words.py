@@ -124,6 +124,12 @@ PARTS: Final[Mapping[str, str]] = {
     "threshold": "threshold part",
     "information": "information part",
 }
+#: What the same gains are against the two other controls.
+CONTROL_PARTS: Final[Mapping[str, str]] = {
+    "group_threshold": "thresholds by group alone",
+    "group_information": "information part, tuned by group",
+    "corrected": "total, priors corrected",
+}
 
 REASONS: Final[Mapping[str, str]] = {
     "empty": "nobody of this group is in the test data",
