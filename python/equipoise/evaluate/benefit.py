@@ -21,7 +21,7 @@ def group_benefit_equality(
     *,
     sensitive_features: Any,
     sample_weight: Any = None,
-    resamples: int = 1000,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pl.DataFrame:
     """Group Benefit Equality of each group, with its 95 % interval and what to make of it.
