@@ -80,6 +80,7 @@ bench: build ## Measure speed and memory against rivals (results are asserted eq
 	$(BIN)/maturin develop --release --extras dev,bench --quiet $(FEATURES)
 	$(BIN)/python benches/extract.py
 	$(BIN)/python benches/refit.py
+	$(BIN)/python benches/bootstrap.py
 	$(BIN)/python benches/generator.py
 
 clean: ## Remove what was built
