@@ -159,6 +159,17 @@ def test_groups_too_small_take_the_common_threshold() -> None:
     assert group_tuned(held_out.clear(), tuning, only_race).is_empty()
 
 
+@pytest.mark.parametrize(("positives", "own"), [(9, False), (10, True)])
+def test_ten_positive_tuning_visits_are_enough(positives: int, own: bool) -> None:
+    held_out, tuning = visits(0), visits(1)
+    place = pl.int_range(pl.len()).over("race")
+    tuning = tuning.with_columns(label=place < positives)
+    told = group_tuned(held_out, tuning, groupings_of(held_out, ["race"]))
+    assert (told["group_threshold"] != told["tuned_threshold"]).all() is own
+    notes = list(on_group_tuned(tuning, groupings_of(held_out, ["race"])))
+    assert len(notes) == (0 if own else 3)
+
+
 def test_both_controls_are_judged_beside_the_others() -> None:
     held_out = visits(0)
     groupings = groupings_of(held_out, BY)

@@ -29,6 +29,5 @@ def over_models(frame: pl.DataFrame) -> pl.DataFrame:
         frame.group_by(keys, maintain_order=True)
         .agg(value.mean().alias("value"), failed.fill_null(OK).alias("status"))
         .with_columns(pl.lit(MEAN_OF_MODELS).alias("model"))
-        .with_columns(pl.when(status == OK).then("value").otherwise(np.nan).alias("value"))
         .select(frame.columns)
     )
