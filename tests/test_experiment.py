@@ -27,6 +27,7 @@ from equipoise.evaluate.folds import Fold, make_folds
 from equipoise.evaluate.gains import PARTS, estimate_gains
 from equipoise.evaluate.judging import groupings_of
 from equipoise.evaluate.learning import fit_predictor, fit_scores
+from equipoise.evaluate.ranking import Ranked, weighted_ranking
 from equipoise.evaluate.results import (
     FRAMES,
     Results,
@@ -34,7 +35,6 @@ from equipoise.evaluate.results import (
     over_folds,
     summary,
 )
-from equipoise.evaluate.score_bootstrap import Ranked, weighted_ranking
 from equipoise.evaluate.thresholds import f1_threshold
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 from toys import toy_cohort

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from equipoise.evaluate import fairness
 from equipoise.evaluate.calibration import CALIBRATION
@@ -36,6 +35,7 @@ from equipoise.evaluate.counts import (
     status_of,
     weights,
 )
+from equipoise.evaluate.ranking import auroc, average_precision
 
 #: One row per group and metric; `n` and `positives` are rows, not weights.
 METRICS: Final[Mapping[str, type[pl.DataType]]] = {
@@ -128,8 +128,8 @@ def _brier(y_true: npt.NDArray[np.int64], y_score: Floats, *, sample_weight: Flo
 
 #: The metrics of a score, which need no threshold.
 SCORES: Final[Mapping[str, Callable[..., float]]] = {
-    "auroc": roc_auc_score,
-    "ap": average_precision_score,
+    "auroc": auroc,
+    "ap": average_precision,
     "brier": _brier,
 }
 

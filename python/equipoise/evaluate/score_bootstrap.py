@@ -17,6 +17,7 @@ from equipoise.evaluate.bootstrap import CHUNK, Ints, Pair
 from equipoise.evaluate.calibration import calibration_intercept, log_odds, probability, recalibrate
 from equipoise.evaluate.counts import Floats, places
 from equipoise.evaluate.judging import CORRECTED_SCORE, Grouping
+from equipoise.evaluate.ranking import Ranked, weighted_ranking
 
 RANKINGS: Final = ("auroc", "ap")
 #: Those that are made of sums over rows, and so cost little.
@@ -44,62 +45,6 @@ def resampled_scores(
         parts.append([_judge(groups, np.stack(drawn)) for groups in divided])
     many = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return [(one[0], more) for one, more in zip(point, many, strict=True)]
-
-
-class Ranked(NamedTuple):
-    """The n rows of one group by falling score, and its K distinct scores that a positive has.
-
-    owner (n,): places of the rows' subjects; positive (P,): places of the positives among the rows;
-    rows, hits (K, 2): the rows, and the positives, before and up to each such score.
-    """
-
-    owner: Ints
-    positive: Ints
-    rows: Ints
-    hits: Ints
-
-    @staticmethod
-    def of(owner: Ints, truth: npt.NDArray[np.bool_], score: Floats) -> Ranked:
-        """Rank n rows; ties stay together."""
-        order = np.argsort(-score, kind="stable")
-        falling, positive = score[order], np.flatnonzero(truth[order])
-        distinct = np.unique(-falling[positive])
-        rows = np.stack([np.searchsorted(-falling, distinct, side) for side in _SIDES], axis=1)
-        return Ranked(owner[order], positive, rows, np.searchsorted(positive, rows))
-
-
-_SIDES: Final = ("left", "right")
-
-
-def weighted_ranking(ranked: Ranked, subjects: Floats) -> Floats:
-    """(R, 2) AUROC and average precision under (R, S) weights of the subjects.
-
-    AUROC is the Mann-Whitney statistic, ties counting half (Hanley & McNeil 1982); average
-    precision is sum_k (R_k - R_{k-1}) P_k over the distinct scores, as in scikit-learn. NaN where a
-    class has no weight.
-    """
-    weight = subjects[:, ranked.owner]
-    above = _cumulated(weight)
-    tp = _cumulated(weight[:, ranked.positive])
-    positives, negatives = tp[:, -1], above[:, -1] - tp[:, -1]
-    hits, flagged = tp[:, ranked.hits], above[:, ranked.rows]
-    gained = hits[..., 1] - hits[..., 0]
-    beaten = negatives[:, None] - (flagged - hits).mean(axis=-1)
-    whole = np.maximum(flagged[..., 1], np.finfo(np.float64).tiny)
-    precision = hits[..., 1] / whole
-    both = np.stack([(gained * beaten).sum(1), (gained * precision).sum(1)], axis=1)
-    out = np.full_like(both, np.nan)
-    known = ((positives > 0) & (negatives > 0))[:, None]
-    scale = np.stack([positives * negatives, positives], axis=1)
-    np.divide(both, scale, out=out, where=known)
-    return out
-
-
-def _cumulated(weight: Floats) -> Floats:
-    """Running sums along the rows, beginning with 0."""
-    sums = np.zeros((weight.shape[0], weight.shape[1] + 1))
-    np.cumsum(weight, axis=1, out=sums[:, 1:])
-    return sums
 
 
 class Summed(NamedTuple):
