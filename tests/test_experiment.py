@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, LeakageError, UsageError
 from equipoise.evaluate import experiment
 from equipoise.evaluate.downstream import MODELS
-from equipoise.evaluate.experiment import run_experiment
-from equipoise.evaluate.folds import Fold, make_folds
+from equipoise.evaluate.experiment import Running, run_experiment
+from equipoise.evaluate.folds import Fold, make_folds, strata_of
 from equipoise.evaluate.gains import PARTS, estimate_gains
 from equipoise.evaluate.judging import groupings_of
 from equipoise.evaluate.learning import fit_predictor, fit_scores
@@ -31,58 +31,30 @@ from equipoise.evaluate.ranking import Ranked, weighted_ranking
 from equipoise.evaluate.results import (
     FRAMES,
     Results,
+    Setup,
     corrected_interval,
     over_folds,
     summary,
 )
 from equipoise.evaluate.thresholds import f1_threshold
-from equipoise.vocabulary import Vocabulary, VocabularySettings
-from toys import toy_cohort
+from toys import ToyRecords, toy_cohort
 
 BY = ("sex", "race")
 RESAMPLED = {name: METHODS[name] for name in ("original", "upsample", "downsample")}
 Ints = npt.NDArray[np.integer]
 
 
-@dataclass(frozen=True)
-class Records:
-    """A cohort that behaves as `VisitRecords` do."""
-
-    cohort: Cohort
-
-    @property
-    def subjects(self) -> pl.DataFrame:
-        return self.cohort.subjects
-
-    @property
-    def ledger(self) -> pl.DataFrame:
-        return pl.DataFrame([("toys", schema.USED, 7)], dict(schema.LEDGER), orient="row")
-
-    def __len__(self) -> int:
-        return len(self.cohort)
-
-    def take(self, subjects: Ints) -> Records:
-        return Records(self.cohort.take(subjects))
-
-    def fit_vocabulary(self, settings: VocabularySettings) -> Vocabulary:
-        ids = self.subjects[schema.SUBJECT_ID].to_numpy()
-        return replace(self.cohort.vocabulary, settings=settings, fitted_on=ids)
-
-    def encode(self, vocabulary: Vocabulary) -> Cohort:
-        return replace(self.cohort, vocabulary=vocabulary)
-
-
-def records(subjects: int = 160, *changes: pl.Expr, seed: int = 0) -> Records:
+def records(subjects: int = 160, *changes: pl.Expr, seed: int = 0) -> ToyRecords:
     cohort = toy_cohort(subjects, seed=seed)
-    return Records(replace(cohort, subjects=cohort.subjects.with_columns(*changes)))
+    return ToyRecords(replace(cohort, subjects=cohort.subjects.with_columns(*changes)))
 
 
-def run(of: Records, methods: Any = RESAMPLED, **options: Any) -> Results:
+def run(of: ToyRecords, methods: Any = RESAMPLED, **options: Any) -> Results:
     options = {
         "folds": 3,
         "models": ["logistic_regression"],
         "resamples": 50,
-        "threads": 1,
+        "running": Running(threads=1),
     } | options
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -98,7 +70,8 @@ def test_frames_have_their_columns_and_no_nan_without_a_reason() -> None:
     results = whole()
     for name, columns in FRAMES.items():
         frame = getattr(results, name)
-        groups = dict.fromkeys(BY, pl.String) if name in ("predictions", "cells") else {}
+        grouped = name in ("predictions", "tuning", "cells", "training")
+        groups = dict.fromkeys(BY, pl.String) if grouped else {}
         assert frame.schema == {**columns, **groups}, name
         assert frame.null_count().sum_horizontal().item() == 0, name
     for frame in (results.metrics, results.fairness):
@@ -158,7 +131,7 @@ def test_results_survive_the_disk(tmp_path: Path) -> None:
     again = Results.load(folder)
     for name in FRAMES:
         assert getattr(again, name).equals(getattr(results, name)), name
-    for name in ("by", "methods", "models", "folds", "seed", "notes"):
+    for name in (*Setup._fields, "left_out", "remarks", "notes"):
         assert getattr(again, name) == getattr(results, name)
     (folder / "gains.parquet").unlink()
     with pytest.raises(DataError, match=r"want gains\.parquet"):
@@ -244,12 +217,12 @@ def test_synthetic_ids_are_no_leak() -> None:
 
 def test_a_vocabulary_fitted_on_everyone_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        Records, "fit_vocabulary",
+        ToyRecords, "fit_vocabulary",
         lambda self, _: replace(self.cohort.vocabulary, fitted_on=np.arange(60)),
     )  # fmt: skip
     with pytest.raises(LeakageError, match="held_out subjects have been seen by the vocabulary"):
         run(records(60))
-    monkeypatch.setattr(Records, "fit_vocabulary", lambda self, _: self.cohort.vocabulary)
+    monkeypatch.setattr(ToyRecords, "fit_vocabulary", lambda self, _: self.cohort.vocabulary)
     with pytest.raises(LeakageError, match="does not say"):
         run(records(60))
 
@@ -391,7 +364,8 @@ def test_gains_are_exact_and_their_intervals_those_of_a_plain_loop() -> None:
 def test_a_method_equal_to_the_control_gains_exactly_nothing() -> None:
     original = METHODS["original"]
     results = run(records(100), {"original": original, "twin": original})
-    nothing = results.gains.filter(pl.col("part") != "threshold", status="ok")
+    of_the_threshold = pl.col("part").is_in(["threshold", "group_threshold"])
+    nothing = results.gains.filter(~of_the_threshold, status="ok")
     assert len(nothing)
     assert (nothing.select("value", "low", "high") == 0).select(pl.all().all()).row(0) == (
         True,
@@ -415,7 +389,7 @@ def test_weighted_rankings_are_scikit_learns(seed: int) -> None:
 def test_the_tuned_threshold_is_the_tuning_parts() -> None:
     cohort = toy_cohort(160)
     results = run(records(), {"original": METHODS["original"]})
-    for fold in make_folds(cohort.subjects["label"].to_numpy(), 3, 0):
+    for fold in make_folds(strata_of(cohort.subjects, BY), 3, 0):
         train, tuning = cohort.take(fold.train), cohort.take(fold.tuning)
         scores = fit_scores("logistic_regression", train, tuning)
         told = results.predictions.filter(fold=fold.number)["tuned_threshold"].unique()

@@ -62,12 +62,15 @@ def fake_results(
                 if columns:
                     fairness += _fairness_rows(arm, name, estimable, rng)
     gains = _gain_rows(people, methods, models, sections, estimable, shift, rng)
+    cells = _cells(people, by, folds, methods)
     frames = {
         "predictions": pl.concat(predictions),
+        "tuning": pl.concat(predictions).drop("tuned_threshold"),
         "metrics": pl.DataFrame(metrics, infer_schema_length=None),
         "fairness": pl.DataFrame(fairness, FRAMES["fairness"]),
         "gains": pl.DataFrame(gains, FRAMES["gains"], infer_schema_length=None),
-        "cells": _cells(people, by, folds, methods),
+        "cells": cells,
+        "training": cells.filter(method=methods[0]).drop("method"),
         "ledger": _ledger(subjects),
     }
     return Results(
@@ -198,6 +201,8 @@ def _cells(
                 pl.lit(fold, pl.Int64).alias("fold"), pl.lit(method).alias("method"), "label",
                 "subjects", "copies", "synthetic", (every * 2).alias("visits"),
                 (every * pl.col("label")).alias("positive_visits"),
+                (every * 2).cast(pl.Float64).alias("weight"),
+                (every * pl.col("label")).cast(pl.Float64).alias("positive_weight"),
                 (every / every.sum()).alias("visit_share"), *by,
             )
         )  # fmt: skip

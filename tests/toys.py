@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from equipoise import schema
 from equipoise.cohort import Cohort, cohort_from_lists
-from equipoise.vocabulary import Vocabulary
+from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 
 def toy_cohort(
@@ -35,9 +37,27 @@ def toy_cohort(
 
 @dataclass(frozen=True, eq=False)
 class ToyRecords:
-    """A cohort that can be encoded like `VisitRecords`, if by the same columns."""
+    """A cohort that behaves as `VisitRecords` do."""
 
     cohort: Cohort
+
+    @property
+    def subjects(self) -> pl.DataFrame:
+        return self.cohort.subjects
+
+    @property
+    def ledger(self) -> pl.DataFrame:
+        return pl.DataFrame([("toys", schema.USED, 7)], dict(schema.LEDGER), orient="row")
+
+    def __len__(self) -> int:
+        return len(self.cohort)
+
+    def take(self, subjects: npt.NDArray[np.integer]) -> ToyRecords:
+        return ToyRecords(self.cohort.take(subjects))
+
+    def fit_vocabulary(self, settings: VocabularySettings) -> Vocabulary:
+        ids = self.subjects[schema.SUBJECT_ID].to_numpy()
+        return replace(self.cohort.vocabulary, settings=settings, fitted_on=ids)
 
     def encode(self, vocabulary: Vocabulary) -> Cohort:
         return replace(self.cohort, vocabulary=vocabulary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from equipoise import store
 from equipoise.errors import DataError, EquipoiseError, StoppedError, UsageError
 from equipoise.options import (
     METHODS,
+    MODELS,
     AgeCuts,
     Batch,
     By,
@@ -28,6 +28,9 @@ from equipoise.options import (
     LabKey,
     Labs,
     Methods,
+    MinShare,
+    Model,
+    Models,
     Out,
     Races,
     Resume,
@@ -41,13 +44,14 @@ from equipoise.options import (
     Task,
     Threads,
     Until,
+    comparison_of,
     names_in,
     part_of,
     reading_options,
     settings_in,
     source_options,
 )
-from equipoise.pipeline import Request, methods_named, run_all
+from equipoise.pipeline import Comparison, Job, Request, run_all
 from equipoise.pipeline import report as render_report
 from equipoise.terminal import (
     err_console,
@@ -82,8 +86,8 @@ def demo(
             progress=progress,
         )
     request = Request("mimic-iv", hospital, threads=threads)
-    plan = {"by": ["race"], "methods": names_in(METHODS), "folds": 3, "seed": seed}
-    _run(request, out / "run", 50, force, plan)
+    asked = Comparison(["race"], names_in(METHODS), folds=3, seed=seed)
+    _run(request, asked, out / "run", False, force)
 
 
 @app.command()
@@ -252,39 +256,26 @@ def evaluate(
     out: Out,
     by: By,
     methods: Methods = METHODS,
+    models: Models = MODELS,
+    model: Model = None,
     folds: Folds = 5,
     labs: Labs = 50,
+    min_share: MinShare = 0.0,
+    resume: Resume = False,
     seed: Seed = 0,
     threads: Threads = None,
     force: Force = False,
 ) -> None:
     """Compare balancing methods in cross-validation."""
-    from equipoise.evaluate.experiment import run_experiment
+    from equipoise.pipeline import evaluate as run
     from equipoise.records import VisitRecords
-    from equipoise.vocabulary import VocabularySettings
 
     store.check_free(out, force)
-    chosen = methods_named(names_in(methods))
+    asked = comparison_of(by, methods, models, model, folds, seed, labs, min_share)
     loaded = VisitRecords.load(records)
-    with progress_bars() as progress:
-        results = run_experiment(
-            loaded,
-            names_in(by),
-            chosen,
-            folds=folds,
-            seed=seed,
-            settings=VocabularySettings(labs=labs),
-            threads=threads,
-            progress=progress,
-        )
-    config = {
-        **loaded.config,
-        "by": names_in(by),
-        "methods": list(chosen),
-        "folds": folds,
-        "labs": labs,
-    }
-    results.save(out, force=force, config=config, inputs=_manifest_digest(records))
+    with progress_bars() as progress, kept_in(store.work_of(out)):
+        job = Job(out, _manifest_digest(records), threads, resume, force, progress)
+        results = run(loaded, asked, job)
     _show_summary(results)
 
 
@@ -317,8 +308,12 @@ def run(
     lab_key: LabKey = None,
     strict: Strict = False,
     methods: Methods = METHODS,
+    models: Models = MODELS,
+    model: Model = None,
     folds: Folds = 5,
     labs: Labs = 50,
+    min_share: MinShare = 0.0,
+    resume: Resume = False,
     seed: Seed = 0,
     threads: Threads = None,
     force: Force = False,
@@ -328,27 +323,16 @@ def run(
     request = Request(
         source.value, root, task, threads, source_options(spec, codes, lab_key), reading
     )
-    plan = {"by": names_in(by), "methods": names_in(methods), "folds": folds, "seed": seed}
-    _run(request, out, labs, force, plan)
+    asked = comparison_of(by, methods, models, model, folds, seed, labs, min_share)
+    _run(request, asked, out, resume, force)
 
 
-def _run(request: Request, out: Path, labs: int, force: bool, plan: Mapping[str, Any]) -> None:
-    from equipoise.vocabulary import VocabularySettings
-
+def _run(request: Request, asked: Comparison, out: Path, resume: bool, force: bool) -> None:
     store.check_free(out, force)
-    methods_named(plan["methods"])
-    with progress_bars() as progress:
+    with progress_bars() as progress, kept_in(store.work_of(out)):
         records = request.records(progress)
-        results = run_all(
-            records,
-            out,
-            **plan,
-            threads=request.threads,
-            settings=VocabularySettings(labs=labs),
-            inputs=request.digests(),
-            force=force,
-            progress=progress,
-        )
+        job = Job(out, request.digests(), request.threads, resume, force, progress)
+        results = run_all(records, asked, job)
     _show_summary(results)
     _say(f"report: {out / 'report.html'}")
 

@@ -9,8 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from equipoise.errors import UsageError
+from equipoise.pipeline import Comparison
+from equipoise.vocabulary import VocabularySettings
 
 METHODS = "original,upsample,downsample,fairplay"
+MODELS = "logistic_regression,xgboost"
 
 
 class SourceName(StrEnum):
@@ -39,6 +42,14 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: 
 Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
 Methods = Annotated[
     str, typer.Option("--methods", help="Methods to compare, with commas between; or all")
+]
+Models = Annotated[str, typer.Option("--models", help="Models to compare, with commas; or all")]
+Model = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Also your own scikit-learn estimator: module:name; repeatable"),
+]
+MinShare = Annotated[
+    float, typer.Option("--min-share", min=0, max=1, help="Smallest crossed group to be judged")
 ]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
@@ -72,6 +83,30 @@ def names_in(text: str) -> list[str]:
     if not names:
         raise UsageError("want at least one name, separated by commas, got none")
     return names
+
+
+def comparison_of(
+    by: str,
+    methods: str,
+    models: str,
+    model: list[str] | None,
+    folds: int,
+    seed: int,
+    labs: int,
+    min_share: float,
+) -> Comparison:
+    """What is to be compared; raises `UsageError` for a method or model that there is not."""
+    comparison = Comparison(
+        by=names_in(by),
+        methods=names_in(methods),
+        models=[*names_in(models), *(model or [])],
+        folds=folds,
+        seed=seed,
+        settings=VocabularySettings(labs=labs),
+        min_share=min_share,
+    )
+    comparison.config()
+    return comparison
 
 
 def settings_in(texts: list[str]) -> dict[str, int | float | str]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from equipoise import schema, store
-from equipoise.balance import METHODS, BalancingMethod, method_named, plan_balance
+from equipoise.balance import METHODS, BalancingMethod, method_named, oracle_from, plan_balance
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import UsageError
-from equipoise.evaluate.experiment import run_experiment
+from equipoise.evaluate.downstream import models_named
+from equipoise.evaluate.experiment import DEFAULT_MODELS, Running, run_experiment
 from equipoise.evaluate.results import Results
 from equipoise.records import VisitRecords, read_source
 from equipoise.sources import source_named
@@ -68,55 +71,116 @@ class Training:
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
-    """The balancing methods of these names, in this order, or `all`; raises `UsageError`."""
-    chosen = METHODS if list(names) == [ALL] else names
-    return {name: method_named(name) for name in chosen}
+    """The balancing methods of these names, in this order, or `all`; raises `UsageError`.
+
+    `fairplay@0.5` fills the cells half up (any method with a ratio); `oracle=RECORDS` takes its
+    patients from the records of a further simulated hospital, and is called "oracle".
+    """
+    if list(names) == [ALL]:
+        return METHODS
+    return dict(_method_of(name) for name in names)
 
 
-def run_all(
-    records: VisitRecords,
-    out: Path,
-    *,
-    by: Sequence[str],
-    methods: Sequence[str],
-    folds: int,
-    seed: int,
-    threads: int | None,
-    settings: VocabularySettings,
-    inputs: Mapping[str, str],
-    force: bool = False,
-    progress: schema.Progress = schema.no_progress,
-) -> Results:
-    """Fill the folder `out`: records, results, report.html, model, plan.csv and balanced cohort.
+def _method_of(text: str) -> tuple[str, BalancingMethod]:
+    if text.startswith("oracle="):
+        return "oracle", oracle_from(Path(text.removeprefix("oracle=")))
+    name, at, ratio = text.partition("@")
+    method = method_named(name)
+    if not at:
+        return name, method
+    try:
+        share = float(ratio)
+    except ValueError:
+        share = -1.0
+    if "ratio" not in signature(method).parameters or not 0 <= share <= 1:
+        raise UsageError(f"{text}: want a method that fills cells, @ and a ratio from 0 to 1")
+    return text, partial(method, ratio=share)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, by name (see `methods_named` and `models_named`), and how."""
+
+    by: Sequence[str]
+    methods: Sequence[str]
+    models: Sequence[str] = DEFAULT_MODELS
+    folds: int = 5
+    seed: int = 0
+    settings: VocabularySettings = field(default_factory=VocabularySettings)
+    min_share: float = 0.0
+
+    def config(self) -> dict[str, Any]:
+        """For the manifest; raises `UsageError` for a method or model that there is not."""
+        return {
+            "by": list(self.by),
+            "methods": list(methods_named(self.methods)),
+            "models": list(models_named(self.models)),
+            "folds": self.folds,
+            "vocabulary": asdict(self.settings),
+            "min_share": self.min_share,
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where it goes and how it is done, on which the results do not depend.
+
+    resume: go on with the pieces that an earlier run has kept beside `out`. inputs: digests of what
+    the records were made from.
+    """
+
+    out: Path
+    inputs: Mapping[str, str]
+    threads: int | None = None
+    resume: bool = False
+    force: bool = False
+    progress: schema.Progress = schema.no_progress
+
+
+def evaluate(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
+    """Run the experiment and write its results to `job.out`; raises what `run_experiment` raises.
+
+    What is finished is kept beside `job.out` until all is.
+    """
+    with store.resuming(job.out, job.resume, pieces=True) as keep:
+        results = _compare(records, comparison, job, keep)
+        config = {**records.config, **comparison.config()}
+        results.save(job.out, force=job.force, config=config, inputs=job.inputs)
+    return results
+
+
+def run_all(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
+    """Fill `job.out`: records, results, report.html, model, plan.csv and balanced cohort.
 
     The experiment fits everything within its folds; the model and the balanced cohort at the end
     are fitted on all subjects, for use elsewhere. Raises what its parts raise.
     """
-    chosen = methods_named(methods)
-    config: dict[str, Any] = {
-        **records.config,
-        "by": list(by),
-        "methods": list(chosen),
-        "folds": folds,
-        "vocabulary": asdict(settings),
-    }
-    made: dict[str, Any] = {"seed": seed, "inputs": inputs}
-    with store.writing(out, "run", force=force, config=config, **made) as draft:
-        records.save(draft / "records", inputs=inputs)
-        results = run_experiment(
-            records,
-            by,
-            chosen,
-            folds=folds,
-            seed=seed,
-            settings=settings,
-            threads=threads,
-            progress=progress,
-        )
-        results.save(draft / "results", config=config, inputs=inputs)
-        _balance_all(records, draft, by, settings, made, progress)
+    config = {**records.config, **comparison.config()}
+    made: dict[str, Any] = {"seed": comparison.seed, "inputs": job.inputs}
+    with (
+        store.resuming(job.out, job.resume, pieces=True) as keep,
+        store.writing(job.out, "run", force=job.force, config=config, **made) as draft,
+    ):
+        records.save(draft / "records", inputs=job.inputs)
+        results = _compare(records, comparison, job, keep)
+        results.save(draft / "results", config=config, inputs=job.inputs)
+        _balance_all(records, draft, comparison.by, comparison.settings, made, job.progress)
         report(draft / "results", draft / "report.html")
     return results
+
+
+def _compare(records: VisitRecords, comparison: Comparison, job: Job, keep: Path) -> Results:
+    return run_experiment(
+        records,
+        comparison.by,
+        methods_named(comparison.methods),
+        models=models_named(comparison.models),
+        folds=comparison.folds,
+        seed=comparison.seed,
+        settings=comparison.settings,
+        min_share=comparison.min_share,
+        running=Running(job.threads, keep, job.inputs, job.progress),
+    )
 
 
 def train_model(

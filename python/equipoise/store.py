@@ -120,12 +120,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def resuming(out: Path | str, resume: bool) -> Iterator[Path]:
+def resuming(out: Path | str, resume: bool, *, pieces: bool = False) -> Iterator[Path]:
     """Yield the hidden folder beside `out` where a long work keeps what it has done so far.
 
     It goes when the body ends or finds the data bad, and stays when it is stopped or dies; without
-    `resume`, what an earlier run left is removed first. Raises `UsageError` if a living run works
-    there.
+    `resume`, what an earlier run left is removed first. `pieces`: what is kept is whole in itself,
+    and stays whatever goes wrong. Raises `UsageError` if a living run works there.
     """
     work = work_of(out)
     work.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,8 @@ def resuming(out: Path | str, resume: bool) -> Iterator[Path]:
         try:
             yield work
         except DataError:
-            shutil.rmtree(work)
+            if not pieces:
+                shutil.rmtree(work)
             raise
         shutil.rmtree(work)
 

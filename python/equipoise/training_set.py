@@ -7,10 +7,13 @@ they are learned from: they return this instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from equipoise import store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 
@@ -49,3 +52,24 @@ class TrainingSet:
     def of(balanced: Cohort | TrainingSet) -> TrainingSet:
         """`balanced` itself, or the cohort with all visits counting alike in one classifier."""
         return balanced if isinstance(balanced, TrainingSet) else TrainingSet(balanced)
+
+    def save(self, out: Path) -> None:
+        """Write the cohort and how it is learned from as a folder."""
+        with store.writing(out, "training-set", config={"apart": list(self.apart)}) as folder:
+            self.cohort.save(folder / "cohort")
+            if self.weights is not None:
+                np.save(folder / _WEIGHTS, self.weights, allow_pickle=False)
+
+    @staticmethod
+    def load(folder: Path) -> TrainingSet:
+        """Read what `save` wrote; raises `DataError` if it is not whole."""
+        manifest = store.read_manifest(folder, "training-set")
+        weights = folder / _WEIGHTS
+        return TrainingSet(
+            Cohort.load(folder / "cohort"),
+            store.read_array(weights) if weights.exists() else None,
+            tuple(manifest["config"]["apart"]),
+        )
+
+
+_WEIGHTS: Final = "weights.npy"

@@ -37,14 +37,16 @@ def prior_corrected(
     factors = prior_factors(cells, by)
     whole = factors.filter("whole").select(*_ARM, pl.col("factor").alias("of_all"))
     groups = factors.filter(~pl.col("whole")).select(*_ARM, *by, "factor")
-    p = pl.col("score")
-    shifted = p * pl.coalesce("factor", "of_all")
+    p, factor = pl.col("score"), pl.coalesce("factor", "of_all")
+    corrected = p * factor / (p * factor + (1 - p))
+    # Where nothing is to be undone, not even rounding may move a score over a threshold.
+    corrected = pl.when(factor == 1).then(p).otherwise(corrected)
     return (
         predictions.join(
             groups, on=[*_ARM, *by], how="left", nulls_equal=True, maintain_order="left"
         )
         .join(whole, on=_ARM, how="left", maintain_order="left")
-        .with_columns((shifted / (shifted + (1 - p))).fill_null(np.nan).alias(CORRECTED_SCORE))
+        .with_columns(corrected.fill_null(np.nan).alias(CORRECTED_SCORE))
         .drop("factor", "of_all")
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -78,6 +78,11 @@ def model_named(name: str) -> Fit:
     if name not in MODELS:
         raise UsageError(f"{name} is no model; want one of {', '.join(MODELS)}")
     return MODELS[name]
+
+
+def models_named(names: Sequence[str]) -> dict[str, Fit]:
+    """The models of these names, in this order; raises `UsageError`."""
+    return {name: model_named(name) for name in names}
 
 
 def _probability(model: Any) -> Callable[[sparse.csr_array], Scores]:

@@ -2,34 +2,39 @@
 
 Everything is fitted on a fold's own training subjects: vocabulary, deciles, majority group, methods
 and classifiers. Thresholds come from the fold's tuning part. What a fold is judged on has been seen
-by nothing, which a guard checks before each model is fitted.
+by nothing, which a guard checks before each model is fitted. How the work is cut: see `pieces`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from equipoise import schema
+from equipoise import schema, store
 from equipoise.cohort import Cohort, check_groups
 from equipoise.errors import DataError, UsageError
-from equipoise.evaluate import notes
-from equipoise.evaluate.counts import OK
-from equipoise.evaluate.downstream import MODELS
-from equipoise.evaluate.folds import Fold, make_folds
-from equipoise.evaluate.gains import estimate_gains
-from equipoise.evaluate.judging import Grouping, groupings_of, judge_fairness, judge_groups
-from equipoise.evaluate.leakage import check_leakage
-from equipoise.evaluate.learning import fit_predictor
-from equipoise.evaluate.results import CELLS, PREDICTIONS, Results
-from equipoise.evaluate.thresholds import f1_threshold
-from equipoise.training_set import TrainingSet
+from equipoise.evaluate.downstream import Fit, models_named
+from equipoise.evaluate.folds import Fold, make_folds, strata_of
+from equipoise.evaluate.pieces import Balancing, Fitting, Method, Parts
+from equipoise.evaluate.pooling import pool
+from equipoise.evaluate.processes import check_sendable, work_off
+from equipoise.evaluate.results import CELLS, PREDICTIONS, Results, Setup
+from equipoise.evaluate.schedule import Schedule
 from equipoise.vocabulary import Vocabulary, VocabularySettings
+
+SETUP: Final = "setup.json"
+DEFAULT_MODELS: Final = ("logistic_regression", "xgboost")
 
 
 class Records(Protocol):
@@ -45,41 +50,34 @@ class Records(Protocol):
     def encode(self, vocabulary: Vocabulary, /) -> Cohort: ...
 
 
-class Method(Protocol):
-    """A balancing method: see `equipoise.balance.BalancingMethod`, which is this contract."""
-
-    def __call__(
-        self,
-        train: Cohort,
-        by: Sequence[str],
-        *,
-        tuning: Cohort,
-        seed: int,
-        progress: schema.Progress,
-    ) -> Cohort | TrainingSet: ...
-
-
 @dataclass(frozen=True)
-class _Work:
-    """What is the same in every fold."""
+class Running:
+    """How the work is done, on which the results do not depend.
 
-    by: tuple[str, ...]
-    groupings: Sequence[Grouping]
-    methods: Mapping[str, Method]
-    models: tuple[str, ...]
-    folds: int
-    seed: int
-    settings: VocabularySettings
-    threads: int | None
-    progress: schema.Progress
+    threads: pieces at a time, each in a process of its own (default: all cores; with 1, in this
+    process). keep: the folder where finished pieces stay, so that a further run goes on with them;
+    without it they go when the run ends. inputs: digests of what the records were made from, which
+    have to be the same for that.
+    """
 
+    threads: int | None = None
+    keep: Path | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    progress: schema.Progress = schema.no_progress
 
-class _Outcome(NamedTuple):
-    predictions: list[pl.DataFrame]
-    metrics: list[pl.DataFrame]
-    fairness: list[pl.DataFrame]
-    cells: list[pl.DataFrame]
-    notes: list[str]
+    @property
+    def processes(self) -> int:
+        """How many pieces at a time."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    @contextmanager
+    def kept(self) -> Iterator[Path]:
+        """The folder of the pieces."""
+        if self.keep is not None:
+            yield self.keep
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def run_experiment(
@@ -87,190 +85,144 @@ def run_experiment(
     by: Sequence[str],
     methods: Mapping[str, Method],
     *,
+    models: Sequence[str] | Mapping[str, Fit] = DEFAULT_MODELS,
     folds: int = 5,
     seed: int = 0,
-    models: Sequence[str] = ("logistic_regression", "xgboost"),
     settings: VocabularySettings | None = None,
-    threads: int | None = None,
     keep_together: npt.NDArray[np.generic] | None = None,
-    resamples: int = 1000,
-    progress: schema.Progress = schema.no_progress,
+    resamples: int = 2000,
+    min_share: float = 0.0,
+    running: Running | None = None,
 ) -> Results:
     """Compare `methods` (by name) in cross-validation over the subjects of `records`.
 
-    Gains are measured from the method named "original". `keep_together` (S,) holds ids of persons
-    whose subjects must stay in one part of a fold (default: `schema.PERSON_ID`, where subjects have
-    it). `resamples` are those of the gains' intervals.
-    Subjects with an unknown label are left out and counted in the notes.
+    models: names (see `downstream.models_named`), or fitting functions by name. keep_together: (S,)
+    ids of persons whose subjects must stay in one part of a fold (default: `schema.PERSON_ID`).
+    resamples: those of the gains' intervals. min_share: smaller crossed groups are not judged.
+    Gains are measured from the method "original". Subjects with an unknown label are left out.
 
     Raises `DataError` for an unknown group column or a label of one class, `UsageError` for an
-    unknown model, no method, a group column named like one of the results', or folds that the
-    subjects do not fill, and `LeakageError` if a fold is about to be judged on what was seen.
+    unknown model, no method, a group column named like one of the results', folds that the subjects
+    do not fill, or kept pieces of another experiment, and `LeakageError` if a fold is about to be
+    judged on what was seen. What was finished by then stays in `running.keep`.
     """
-    by = tuple(check_groups(records.subjects, by))
-    _check_request(by, methods, models)
-    label = records.subjects[schema.LABEL]
-    known = np.flatnonzero(label.is_not_null().to_numpy())
-    _check_classes(label)
-    left_out = len(label) - len(known)
+    running = running or Running()
+    fits = models if isinstance(models, Mapping) else models_named(models)
+    setup = Setup(
+        by=tuple(check_groups(records.subjects, by)),
+        methods=tuple(methods),
+        models=tuple(fits),
+        folds=folds,
+        seed=seed,
+        resamples=resamples,
+        min_share=min_share,
+    )
+    _check_request(setup)
+    known, left_out = _known(records.subjects[schema.LABEL])
     if left_out:
         records = records.take(known)
         keep_together = None if keep_together is None else keep_together[known]
-    keep_together = _persons(records) if keep_together is None else keep_together
-    work = _Work(
-        by=by,
-        groupings=groupings_of(records.subjects, by),
-        methods=methods,
-        models=tuple(models),
-        folds=folds,
-        seed=seed,
-        settings=settings or VocabularySettings(),
-        threads=threads,
-        progress=progress,
-    )
-    labels = records.subjects[schema.LABEL].to_numpy()
-    plan = make_folds(labels, folds, seed, keep_together=keep_together)
-    outcomes = [_run_fold(records, fold, work) for fold in plan]
-    return _pool(records, work, outcomes, left_out, resamples)
+    plan = _plan_folds(records, setup, keep_together)
+    encode = _Encoder(records, plan, settings or VocabularySettings())
+    with running.kept() as keep:
+        _check_same(keep, encode, setup, running.inputs)
+        arms = _arms(keep, plan, setup, methods, fits, running.processes)
+        work_off(Schedule(arms, encode, running.progress), running.processes, running.progress)
+        running.progress("intervals", 0, 1)
+        results = pool(arms, setup, records.ledger, left_out)
+        running.progress("intervals", 1, 1)
+    return results
 
 
-def _pool(
-    records: Records, work: _Work, outcomes: Sequence[_Outcome], left_out: int, resamples: int
-) -> Results:
-    """The folds together, with the gains over them."""
-    predictions = pl.concat(frame for outcome in outcomes for frame in outcome.predictions)
-    cells = pl.concat(frame for outcome in outcomes for frame in outcome.cells)
-    sizes = {grouping.name: grouping.sizes(records.subjects) for grouping in work.groupings}
-    work.progress("intervals", 0, 1)
-    gains = estimate_gains(predictions, work.groupings, sizes, resamples=resamples, seed=work.seed)
-    work.progress("intervals", 1, 1)
-    methods = tuple(work.methods)
-    return Results(
-        predictions=predictions,
-        metrics=pl.concat(frame for outcome in outcomes for frame in outcome.metrics),
-        fairness=pl.concat(frame for outcome in outcomes for frame in outcome.fairness),
-        gains=gains,
-        cells=cells,
-        ledger=records.ledger,
-        by=work.by,
-        methods=methods,
-        models=work.models,
-        folds=work.folds,
-        seed=work.seed,
-        notes=(
-            *notes.on_data(records.subjects, work.by, left_out, work.groupings),
-            *(note for outcome in outcomes for note in outcome.notes),
-            *notes.on_results(predictions, cells, work.groupings, methods),
-        ),
-    )
+@dataclass(frozen=True)
+class _Encoder:
+    """From a fold's number to its cohorts."""
 
+    records: Records
+    plan: Sequence[Fold]
+    settings: VocabularySettings
 
-def _run_fold(records: Records, fold: Fold, work: _Work) -> _Outcome:
-    learning = records.take(fold.train)
-    vocabulary = learning.fit_vocabulary(work.settings)
-    train = learning.encode(vocabulary)
-    tuning, held_out = (
-        records.take(places).encode(vocabulary) for places in (fold.tuning, fold.held_out)
-    )
-    outcome = _Outcome([], [], [], [], [])
-    # Half the range: a seed has to fit into 31 bits for some of the libraries.
-    seed = int(np.random.SeedSequence([work.seed, fold.number]).generate_state(1)[0]) >> 1
-    for m, (method, balance) in enumerate(work.methods.items()):
-        done, all_of_them = fold.number * len(work.methods) + m, work.folds * len(work.methods)
-        work.progress(f"fold {fold.number + 1}, {method}", done, all_of_them)
-        training = TrainingSet.of(
-            balance(train, work.by, tuning=tuning, seed=seed, progress=work.progress)
+    def __call__(self, number: int) -> Parts:
+        fold = self.plan[number]
+        learning = self.records.take(fold.train)
+        vocabulary = learning.fit_vocabulary(self.settings)
+        tuning, held_out = (
+            self.records.take(places).encode(vocabulary) for places in (fold.tuning, fold.held_out)
         )
-        balanced = training.cohort
-        _check_vocabulary(balanced, train, method)
-        outcome.cells.append(_count_cells(balanced, fold.number, method, work.by))
-        for model in work.models:
-            check_leakage(balanced, tuning=tuning, held_out=held_out)
-            frame, remark = _predict(model, training, tuning, held_out, seed, work)
-            arm = [pl.lit(fold.number).cast(pl.Int64).alias("fold")]
-            arm += [pl.lit(method).alias("method"), pl.lit(model).alias("model")]
-            outcome.predictions.append(frame.select(*arm, *list(PREDICTIONS)[3:], *work.by))
-            outcome.metrics.append(judge_groups(frame, work.groupings).select(*arm, pl.all()))
-            sizes = {grouping.name: grouping.sizes(train.subjects) for grouping in work.groupings}
-            fairness = judge_fairness(frame, work.groupings, sizes)
-            outcome.fairness.append(fairness.select(*arm, pl.all()))
-            if remark:
-                outcome.notes.append(f"fold {fold.number + 1}, {method}, {model}: {remark}")
-    return outcome
+        return Parts(learning.encode(vocabulary), tuning, held_out)
 
 
-def _predict(
-    model: str, training: TrainingSet, tuning: Cohort, held_out: Cohort, seed: int, work: _Work
-) -> tuple[pl.DataFrame, str]:
-    """The scored held-out visits with their groups and tuned threshold, and a remark or nothing."""
-    fitted = fit_predictor(model, training, seed=seed, threads=work.threads)
-    threshold = f1_threshold(tuning.to_sklearn().y, fitted.scores(tuning))
-    _, _, groups, visits = held_out.to_sklearn()
-    frame = visits.select(schema.SUBJECT_ID, schema.VISIT_ID, schema.LABEL).with_columns(
-        pl.Series("score", fitted.scores(held_out), pl.Float64),
-        pl.lit(threshold.value, pl.Float64).alias("tuned_threshold"),
-        *groups.select(work.by),
-    )
-    remark = fitted.remark
-    if threshold.status != OK and not remark:
-        remark = f"no tuned threshold, for the tuning part has status {threshold.status}"
-    return frame, remark
+def _plan_folds(
+    records: Records, setup: Setup, keep_together: npt.NDArray[np.generic] | None
+) -> list[Fold]:
+    subjects = records.subjects
+    if keep_together is None and schema.PERSON_ID in subjects.columns:
+        keep_together = subjects[schema.PERSON_ID].to_numpy()
+    strata = strata_of(subjects, setup.by)
+    return make_folds(strata, setup.folds, setup.seed, keep_together=keep_together)
 
 
-def _count_cells(balanced: Cohort, fold: int, method: str, by: Sequence[str]) -> pl.DataFrame:
-    """What a classifier learns from: a frame of `CELLS` and `by`, one row per observed cell."""
-    positive = balanced.visits[schema.LABEL].fill_null(value=False).to_numpy()
-    owner = balanced.subject_of_visit()
-    subjects = balanced.subjects.with_columns(
-        visits=np.diff(balanced.visit_offsets),
-        positive_visits=np.bincount(owner, positive, minlength=len(balanced)).astype(np.int64),
-    )
-    synthetic = pl.col(schema.SYNTHETIC).fill_null(value=False)
-    different = pl.col(schema.SUBJECT_ID).filter(~synthetic).n_unique()
-    keys = [schema.LABEL, *by]
-    cells = subjects.group_by(keys).agg(
-        different.cast(pl.Int64).alias("subjects"),
-        ((~synthetic).sum() - different).cast(pl.Int64).alias("copies"),
-        synthetic.sum().cast(pl.Int64).alias("synthetic"),
-        pl.col("visits").sum(),
-        pl.col("positive_visits").sum(),
-    )
-    return cells.sort(keys).select(
-        pl.lit(fold).cast(pl.Int64).alias("fold"),
-        pl.lit(method).alias("method"),
-        *list(CELLS)[2:-1],
-        (pl.col("visits") / pl.col("visits").sum()).alias("visit_share"),
-        *by,
-    )
+def _arms(
+    keep: Path,
+    plan: Sequence[Fold],
+    setup: Setup,
+    methods: Mapping[str, Method],
+    fits: Mapping[str, Fit],
+    processes: int,
+) -> dict[Balancing, list[Fitting]]:
+    """Every balancing with its models, in the order of the tables."""
+    if processes > 1:
+        check_sendable(methods)
+        check_sendable(fits)
+    arms = {}
+    for fold in plan:
+        # Half the range: a seed has to fit into 31 bits for some of the libraries.
+        seed = int(np.random.SeedSequence([setup.seed, fold.number]).generate_state(1)[0]) >> 1
+        folder = keep / f"fold-{fold.number}"
+        for name, method in methods.items():
+            balancing = Balancing(folder, fold.number, name, method, setup.by, seed)
+            arms[balancing] = [Fitting(balancing, model, fit) for model, fit in fits.items()]
+    return arms
 
 
-def _check_vocabulary(balanced: Cohort, train: Cohort, method: str) -> None:
-    if not balanced.vocabulary.equals(train.vocabulary):
-        raise DataError(
-            table=f"the cohort of {method}",
-            want="the vocabulary of its training cohort",
-            got="another",
+def _check_same(keep: Path, encode: _Encoder, setup: Setup, inputs: Mapping[str, str]) -> None:
+    """Raise `UsageError` if the pieces in `keep` answer another question.
+
+    Methods and models may be added or left out: their pieces do not depend on each other.
+    """
+    subjects = encode.records.subjects.select(schema.SUBJECT_ID, schema.LABEL, *setup.by)
+    now = {
+        "by": list(setup.by),
+        "folds": setup.folds,
+        "seed": setup.seed,
+        "vocabulary": asdict(encode.settings),
+        "subjects": sha256(subjects.write_csv().encode()).hexdigest(),
+        "inputs": dict(inputs),
+        "equipoise": version("equipoise"),
+    }
+    path = keep / SETUP
+    if not path.exists():
+        store.write_json(path, now)
+        return
+    before = store.read_json(path)
+    other = [name for name, value in now.items() if before.get(name) != value]
+    if other:
+        raise UsageError(
+            f"what an earlier run has kept had another {', '.join(other)}: "
+            "ask for the same, or begin anew without --resume"
         )
 
 
-def _persons(records: Records) -> npt.NDArray[np.generic] | None:
-    if schema.PERSON_ID not in records.subjects.columns:
-        return None
-    return records.subjects[schema.PERSON_ID].to_numpy()
-
-
-def _check_request(by: Sequence[str], methods: Mapping[str, Method], models: Sequence[str]) -> None:
-    for name in by:
-        if name in PREDICTIONS or name in CELLS or list(by).count(name) > 1:
+def _check_request(setup: Setup) -> None:
+    for name in setup.by:
+        if name in PREDICTIONS or name in CELLS or setup.by.count(name) > 1:
             raise UsageError(f"{name} cannot be a group here: it is used twice, or by the results")
-    for name in models:
-        if name not in MODELS:
-            raise UsageError(f"{name} is no model; want some of {', '.join(MODELS)}")
-    if not methods or not models:
+    if not setup.methods or not setup.models:
         raise UsageError("want at least one method and one model, got none")
 
 
-def _check_classes(label: pl.Series) -> None:
+def _known(label: pl.Series) -> tuple[npt.NDArray[np.int64], int]:
+    """The places of known labels, and how many are unknown; both classes have to be there."""
     classes = label.drop_nulls().unique().to_list()
     if len(classes) < 2:
         raise DataError(
@@ -280,3 +232,4 @@ def _check_classes(label: pl.Series) -> None:
             want="both classes, true and false",
             got=f"only {str(classes[0]).lower()}" if classes else "null everywhere",
         )
+    return np.flatnonzero(label.is_not_null().to_numpy()), label.null_count()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Final
 
 import polars as pl
@@ -48,12 +49,9 @@ def _left_out(subjects: pl.DataFrame, grouping: Grouping) -> Iterator[str]:
 
 
 def on_results(
-    predictions: pl.DataFrame,
-    cells: pl.DataFrame,
-    groupings: Sequence[Grouping],
-    methods: Sequence[str],
+    predictions: pl.DataFrame, groupings: Sequence[Grouping], methods: Sequence[str]
 ) -> Iterator[str]:
-    """Notes on the pooled held-out visits of one arm, and on the real cells of every fold."""
+    """Notes on the pooled held-out visits of one arm."""
     if CONTROL not in methods:
         yield f"no gains: there is no method called {CONTROL} to measure them from"
     one = predictions.select("method", "model").row(0)
@@ -68,16 +66,29 @@ def on_results(
                     f"{where}: {found} positive visits in all folds together; "
                     f"fewer than {FEWEST_POSITIVES} are too few to judge by"
                 )
-    yield from _small_cells(cells)
 
 
-def _small_cells(cells: pl.DataFrame) -> Iterator[str]:
-    real = cells.filter(pl.col("method") == cells["method"][0])
-    by = cells.columns[cells.columns.index("visit_share") + 1 :]
+def on_cells(training: pl.DataFrame, by: Sequence[str], folds: int) -> Iterator[str]:
+    """Notes on the (label x group) cells of the folds' training parts: small, or not there."""
     keys = [schema.LABEL, *by]
-    fewest = real.group_by(keys).agg(pl.col("subjects").min()).sort(keys)
-    for row in fewest.filter(pl.col("subjects") < SMALL_CELL).iter_rows(named=True):
-        cell = ", ".join(
-            f"{key} {str(row[key]).lower() if key == schema.LABEL else row[key]}" for key in keys
-        )
-        yield f"{cell}: as few as {row['subjects']} real subjects in a fold's training part"
+    fewest = training.group_by(keys).agg(pl.col("subjects").min(), pl.len().alias("in")).sort(keys)
+    for row in fewest.iter_rows(named=True):
+        if row["in"] < folds:
+            yield f"{_cell(row, keys)}: nobody in {folds - row['in']} of {folds} training parts"
+        elif row["subjects"] < SMALL_CELL:
+            few = row["subjects"]
+            yield f"{_cell(row, keys)}: as few as {few} real subjects in a fold's training part"
+    known = training.select(pl.col(keys).drop_nulls().unique().implode())
+    for name in by:
+        if known[name].list.len().item() == 1:
+            yield f"{name} has one value only: there is nothing to balance or to compare by it"
+    for cell in product(*(known[name].item().sort().to_list() for name in keys)):
+        row = dict(zip(keys, cell, strict=True))
+        if fewest.filter(**row).is_empty():
+            yield f"{_cell(row, keys)}: nobody, so no method makes any"
+
+
+def _cell(row: Mapping[str, object], keys: Sequence[str]) -> str:
+    return ", ".join(
+        f"{key} {str(row[key]).lower() if key == schema.LABEL else row[key]}" for key in keys
+    )

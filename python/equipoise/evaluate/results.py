@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from scipy import stats
 
 from equipoise import schema, store
 from equipoise.errors import DataError
+from equipoise.evaluate.cells import CELL
 from equipoise.evaluate.gains import GAINS
 from equipoise.evaluate.group_metrics import METRICS
 from equipoise.evaluate.judging import HALF, OVER_GROUPS, OVERALL, TUNED
@@ -30,51 +31,81 @@ PREDICTIONS: Final[Columns] = {
     "score": pl.Float64,
     "tuned_threshold": pl.Float64,
 }
-#: One row per fold, method and (label x group) cell of the training part; the group columns follow.
-#: `subjects` are real and different, `copies` further rows of resampled ones; `visits` are of all.
-CELLS: Final[Columns] = {
-    "fold": pl.Int64,
-    "method": pl.String,
-    schema.LABEL: pl.Boolean,
-    "subjects": pl.Int64,
-    "copies": pl.Int64,
-    "synthetic": pl.Int64,
-    "visits": pl.Int64,
-    "positive_visits": pl.Int64,
-    "visit_share": pl.Float64,
-}
+#: The same for the tuning visits, on which thresholds are chosen.
+TUNING: Final[Columns] = {k: v for k, v in PREDICTIONS.items() if k != "tuned_threshold"}
+#: One row per fold, method and (label x group) cell of the training set; the group columns follow.
+CELLS: Final[Columns] = {"fold": pl.Int64, "method": pl.String, **CELL}
 #: The frames of `Results`, each a file of its folder.
 FRAMES: Final[Mapping[str, Columns]] = {
     "predictions": PREDICTIONS,
+    "tuning": TUNING,
     "metrics": {**_ARM, "threshold": pl.String, "by": pl.String, **METRICS},
     "fairness": {**_ARM, **OVER_GROUPS},
     "gains": GAINS,
     "cells": CELLS,
+    "training": {"fold": pl.Int64, **CELL},
     "ledger": schema.LEDGER,
 }
 _SETUP: Final = "setup.json"
+_TOLD: Final = ("left_out", "remarks", "notes")
+
+
+class Scores(NamedTuple):
+    """What was found by fitting; all else is computed from it. Frames as in `FRAMES`."""
+
+    predictions: pl.DataFrame
+    tuning: pl.DataFrame
+    cells: pl.DataFrame
+    training: pl.DataFrame
+    ledger: pl.DataFrame
+
+
+class Setup(NamedTuple):
+    """What was asked for: see `run_experiment`."""
+
+    by: tuple[str, ...]
+    methods: tuple[str, ...]
+    models: tuple[str, ...]
+    folds: int
+    seed: int
+    resamples: int
+    min_share: float
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
     """What `run_experiment` found.
 
-    The frames have the columns of `FRAMES`; `predictions` and `cells` have those of `by`, too.
-    by, methods, models: in the order asked for. notes: what could not be estimated, and why.
+    The frames have the columns of `FRAMES`; `predictions`, `tuning`, `cells` (of each method's
+    training set) and `training` (the fold's training part before any method) have those of `by`,
+    too. by, methods, models: in the order asked for. left_out: subjects with an unknown label.
+    remarks: what there was to say about the fitting. notes: these, and what could not be
+    estimated, and why.
     """
 
     predictions: pl.DataFrame
+    tuning: pl.DataFrame
     metrics: pl.DataFrame
     fairness: pl.DataFrame
     gains: pl.DataFrame
     cells: pl.DataFrame
+    training: pl.DataFrame
     ledger: pl.DataFrame
     by: tuple[str, ...]
     methods: tuple[str, ...]
     models: tuple[str, ...]
     folds: int
     seed: int
+    resamples: int = 2000
+    min_share: float = 0.0
+    left_out: int = 0
+    remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> Scores:
+        """What all else was computed from."""
+        return Scores(**{name: getattr(self, name) for name in Scores._fields})
 
     def __post_init__(self) -> None:
         for name, columns in FRAMES.items():
@@ -88,11 +119,11 @@ class Results:
 
     def save(self, out: Path | str, **manifest: Any) -> Path:
         """Write one Parquet file per frame and `setup.json`; `manifest` goes to `store.writing`."""
-        setup = {name: list(getattr(self, name)) for name in ("by", "methods", "models", "notes")}
+        setup = {name: getattr(self, name) for name in (*Setup._fields, *_TOLD)}
         with store.writing(out, "results", **{"seed": self.seed, **manifest}) as folder:
             for name in FRAMES:
                 getattr(self, name).write_parquet(folder / f"{name}.parquet")
-            store.write_json(folder / _SETUP, {**setup, "folds": self.folds, "seed": self.seed})
+            store.write_json(folder / _SETUP, setup)
         return Path(out)
 
     @staticmethod
