@@ -18,7 +18,7 @@ from flax import nnx
 import generator_inputs as inputs
 from equipoise.cohort import cohort_from_lists
 from equipoise.generator import GeneratorConfig, fitting
-from equipoise.generator.batches import Bucket, pad
+from equipoise.generator.batches import Shape, pad
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.fitting import State
 from equipoise.generator.from_halo import head_arrays
@@ -142,7 +142,7 @@ def step(columns: int, width: int, kind: str) -> dict:
     subjects = pl.DataFrame({"label": [True] * 8})
     vocabulary = Vocabulary.of_codes([str(code) for code in range(codes)])
     cohort = cohort_from_lists(inputs.records(8, 16, codes), subjects, vocabulary)
-    shape = Bucket(np.arange(8), 8, 8, 16, 128, 384)
+    shape = Shape(8, 16, 128, 384, 8)
     batch = jax.tree.map(
         jnp.asarray, pad(cohort, conditions.encode(subjects), shape, end_token(codes, config))
     )

@@ -11,7 +11,7 @@ import polars as pl
 
 from equipoise.cohort import cohort_from_lists
 from equipoise.generator import Generator, GeneratorConfig
-from equipoise.generator.batches import Batch, Bucket, pad
+from equipoise.generator.batches import Batch, Shape, pad
 from equipoise.generator.checkpoint import HISTORY
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.network import end_token, initialise
@@ -61,7 +61,7 @@ def random_generator(
 
 
 def batch_of(
-    generator: Generator, records: list[list[list[int]]], sexes: str, labels: str, shape: Bucket
+    generator: Generator, records: list[list[list[int]]], sexes: str, labels: str, shape: Shape
 ) -> Batch:
     """The records padded to that shape."""
     subjects = pl.DataFrame({"label": [label == "1" for label in labels], "sex": list(sexes)})

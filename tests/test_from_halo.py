@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from equipoise.cohort import cohort_from_lists
 from equipoise.errors import DataError
 from equipoise.generator import from_halo_checkpoint, load_generator, sample
-from equipoise.generator.batches import Bucket, pad
+from equipoise.generator.batches import Shape, pad
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.network import end_token, multi_hot
 from equipoise.generator.torch_state import read_state
@@ -59,7 +59,7 @@ def logits_of(generator, x_BLV: np.ndarray) -> list[np.ndarray]:
     ]
     cohort = cohort_from_lists(records, subjects_of(x_BLV), generator.vocabulary)
     visits = int(ended_B.sum())
-    shape = Bucket(np.arange(len(x_BLV)), len(x_BLV), len(x_BLV), 4, visits, 2 * visits)
+    shape = Shape(len(x_BLV), 4, visits, 2 * visits, len(x_BLV))
     end = end_token(CODES, generator.config)
     batch = pad(cohort, generator.conditions.encode(cohort.subjects), shape, end)
 

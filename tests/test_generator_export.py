@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from equipoise.generator import fitting
-from equipoise.generator.batches import Bucket
+from equipoise.generator.batches import Shape
 from equipoise.generator.drawing import Draw
 from equipoise.generator.fitting import State
 from equipoise.generator.optimiser import Optimiser
@@ -41,7 +40,7 @@ def sampler(head: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def training_step(dtype: str) -> tuple[Any, tuple[Any, ...]]:
     generator = random_generator()
-    shape = Bucket(np.arange(2), full=2, rows=2, longest=3, visits=5, lists=5)
+    shape = Shape(rows=2, longest=3, visits=5, lists=5, benches=2)
     records = [[[0, 3], [1], []], [[0, 1, 2, 3, 4, 5], [5]]]
     batch = batch_of(generator, records, "FM", "01", shape)
     optimiser, layout = Optimiser.of(generator.config), Layout.of(jax.devices()[:1], 1)

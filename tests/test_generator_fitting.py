@@ -20,8 +20,9 @@ from equipoise.generator import (
     sample,
     train_generator,
 )
-from equipoise.generator.batches import bucket, deal, real_shares
+from equipoise.generator.batches import real_shares, shape_of
 from equipoise.generator.conditions import Conditions
+from equipoise.generator.dealing import Deck, deal
 from equipoise.generator.optimiser import Optimiser, learning_rate
 from equipoise.vocabulary import Vocabulary
 from generator_toys import SMALL, ToyPlan, plan_of, random_generator
@@ -41,27 +42,33 @@ def one_code(lengths: np.ndarray, codes: int = 3) -> Cohort:
 
 
 @pytest.mark.parametrize("mean", [1.5, 2.3, 3.4])
-@pytest.mark.parametrize("parts", [1, 4])
-def test_little_is_computed_for_nothing(mean, parts):
+@pytest.mark.parametrize(("rows", "parts"), [(16, 1), (64, 1), (64, 4)])
+def test_little_is_computed_for_nothing(mean, rows, parts):
     """Visits as in MIMIC-IV: most subjects have one, few up to 20."""
     lengths = np.minimum(np.random.default_rng(0).geometric(1 / mean, 4000), 20)
-    cohort = one_code(lengths)
-    shares = real_shares(cohort, bucket(cohort, 64, 20, parts), parts)
+    shares = real_shares(one_code(lengths), rows, 20, parts)
     assert 0.85 < shares.visits <= 1
     assert 0.5 < shares.attention <= 1
 
 
-def test_chunks_hold_everyone_once_in_equal_shares_and_other_company_each_time():
+@pytest.mark.parametrize("parts", [1, 3])
+def test_chunks_hold_everyone_once_in_all_lengths_and_other_company_each_time(parts):
     lengths = np.random.default_rng(1).integers(1, 9, 203)
-    (shape,) = bucket(one_code(lengths), 64, 8)
-    one, two = (deal([shape], np.random.default_rng(seed)) for seed in (0, 1))
-    for chunks in (one, two):
-        assert sorted(np.concatenate([places for places, _ in chunks])) == list(range(203))
-        assert {len(places) for places, _ in chunks} == {50, 51}
-        visits = [lengths[places].sum() for places, _ in chunks]
-        assert max(visits) - min(visits) <= 8
-        assert max(visits) <= shape.visits
-    assert {frozenset(places) for places, _ in one} != {frozenset(places) for places, _ in two}
+    cohort = one_code(lengths)
+    deck = Deck.of(cohort, 32, parts)
+    shape = shape_of(cohort, deck, 8)
+    one, two = (deal(deck, np.random.default_rng(seed)) for seed in (0, 1))
+    for hands in (one, two):
+        assert sorted(np.concatenate([hand.subjects for hand in hands])) == list(range(203))
+        assert len(hands) == 7
+        visits = [lengths[hand.subjects].sum() for hand in hands]
+        assert max(visits) - min(visits) <= 1
+        for hand in hands:
+            assert {1, 8} <= set(lengths[hand.subjects])
+            of_parts = np.bincount(hand.part, lengths[hand.subjects], parts)
+            assert of_parts.max() - of_parts.min() <= 8
+            assert of_parts.max() <= shape.visits
+    assert {frozenset(hand.subjects) for hand in one} != {frozenset(hand.subjects) for hand in two}
 
 
 def test_the_schedule_is_that_of_optax():

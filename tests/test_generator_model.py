@@ -14,7 +14,7 @@ from flax import nnx
 
 from equipoise.cohort import cohort_from_lists
 from equipoise.generator import GeneratorConfig, log_likelihood
-from equipoise.generator.batches import Bucket, batches, bucket, last_visits
+from equipoise.generator.batches import Shape, batches, last_visits
 from equipoise.generator.model import PADDING, Layout, gather_sum
 from equipoise.generator.network import end_token, multi_hot, outline, visit_nats
 from generator_toys import SMALL, batch_of, random_generator
@@ -32,34 +32,37 @@ def halo(generator):
 
 #: Two subjects; with their end markers some visits need two lists.
 RECORDS = [[[0, 3], [1], []], [[0, 1, 2, 3, 4, 5], [5]]]
-TIGHT = Bucket(np.arange(2), full=2, rows=2, longest=3, visits=5, lists=5)
+TIGHT = Shape(rows=2, longest=3, visits=5, lists=5, benches=2)
 
 
-def test_no_visit_sees_itself_or_a_later_visit_or_another_subject(generator, halo):
-    batch = batch_of(generator, RECORDS, "FM", "01", TIGHT)
+@pytest.mark.parametrize("benches", [2, 1])
+def test_no_visit_sees_itself_or_a_later_visit_or_another_subject(generator, halo, benches):
+    """Also where both subjects sit on one bench."""
+    shape = TIGHT if benches == 2 else TIGHT._replace(longest=5, benches=1)
+    batch = batch_of(generator, RECORDS, "FM", "01", shape)
+    assert (batch.grid != PADDING).any(axis=1).all()
     layout = Layout.of(jnp.asarray(batch.grid), jnp.asarray(batch.place))
-    rows_RD = jax.random.normal(jax.random.key(0), (8, 16))
+    rows_RD = jax.random.normal(jax.random.key(0), (6, 16))
     decode = jax.jit(jax.jacrev(lambda rows: halo.coarse.decode(rows, layout).sum(-1)))
     seen = np.abs(decode(rows_RD)).sum(-1) > 0
-    # Rows: start, two conditions, three visits, two visits.
-    want = ["11000000", "11010000", "11011000", "10100000", "10100010"]
+    # Rows: the start, and what precedes each of three visits and of two.
+    want = ["110000", "111000", "111100", "100010", "100011"]
     np.testing.assert_array_equal(seen, [[bit == "1" for bit in row] for row in want])
 
 
 def test_step_by_step_equals_the_whole(generator, halo):
     records = [[[0, 3], [1], [2, 4, 5], [0, 1]], [[5], [1], [2, 4, 5], []], [[0], [], [2], [3]]]
-    shape = Bucket(np.arange(3), full=3, rows=3, longest=4, visits=12, lists=16)
+    shape = Shape(rows=3, longest=4, visits=12, lists=16, benches=3)
     batch = batch_of(generator, records, "FFM", "110", shape)
 
     @jax.jit
     def whole(halo, batch):
         visits_ND = halo.coarse.embed_lists(batch.owner, batch.codes, 12)
-        rows_RD = halo.coarse.embed(batch.conditions, visits_ND, batch.place // 4)
+        rows_RD = halo.coarse.embed(batch.conditions, visits_ND, batch.place, 4)
         return halo.coarse(batch.conditions, visits_ND, batch.grid, batch.place), rows_RD
 
     want_ND, rows_RD = whole(halo, batch)
-    want_BTD, condition_BD = want_ND.reshape(3, 4, -1), rows_RD[1:4]
-    rows_BTD = jnp.concatenate([condition_BD[:, None], rows_RD[4:].reshape(3, 4, -1)], axis=1)
+    want_BTD, rows_BTD = (x_ND.reshape(3, 4, -1) for x_ND in (want_ND, rows_RD[1:]))
     step = jax.jit(lambda halo, *state: halo.coarse.step(*state))
     memories = jax.jit(lambda halo: halo.coarse.remember_start(3))(halo)
     # What an earlier subject left behind in a lane must not be seen.
@@ -101,7 +104,7 @@ def test_padding_changes_no_likelihood(generator):
     )
     assert np.all(want[0] < 0)
     assert want[1, 2] == 0
-    roomy = Bucket(np.arange(2), full=2, rows=7, longest=4, visits=19, lists=23)
+    roomy = Shape(rows=7, longest=4, visits=19, lists=23, benches=5)
     batch = batch_of(generator, RECORDS, "FM", "01", roomy)
     got = visit_nats(generator.graph, generator.params, batch)
     np.testing.assert_allclose(got[:2, :3], want, rtol=1e-5)
@@ -109,10 +112,25 @@ def test_padding_changes_no_likelihood(generator):
     assert np.all(np.asarray(got[:, 3]) == 0)
 
 
+def test_company_on_a_bench_changes_no_likelihood(generator):
+    records = [*RECORDS, [[4], [2], [1, 2], [0]]]
+    alone, shared = (
+        Shape(rows=3, longest=longest, visits=9, lists=12, benches=benches)
+        for longest, benches in ((4, 3), (10, 1))
+    )
+    one, other = (
+        visit_nats(generator.graph, generator.params, batch_of(generator, records, "FMM", "010", s))
+        for s in (alone, shared)
+    )
+    assert np.all(one[2] < 0)
+    np.testing.assert_allclose(other[:, :4], one, rtol=1e-5)
+    assert np.all(np.asarray(other[:, 4:]) == 0)
+
+
 def test_a_visit_of_many_codes_has_several_lists():
     generator = random_generator(60)
     records = [[list(range(40)), [3]], [list(range(15))]]
-    shape = Bucket(np.arange(2), full=2, rows=2, longest=2, visits=3, lists=6)
+    shape = Shape(rows=2, longest=2, visits=3, lists=6, benches=2)
     batch = batch_of(generator, records, "FM", "01", shape)
     assert batch.owner.tolist() == [0, 0, 0, 1, 2, PADDING]
     x_NV = multi_hot(jnp.asarray(batch.owner), jnp.asarray(batch.codes), (3, 72))
@@ -186,26 +204,30 @@ def test_likelihood_says_nothing_where_nothing_can_be_said():
     assert np.all(nats[[0, 4]] < 0)
 
 
-def test_buckets_hold_everyone_once():
+def test_batches_hold_everyone_once():
     rng = np.random.default_rng(0)
     records = [[[0, 1]] * rng.integers(1, 9) for _ in range(400)]
     records[7] = [list(range(500)), [3]]
     subjects = pl.DataFrame({"label": [True] * 400, "sex": ["F"] * 400})
     generator = random_generator(600)
     cohort = cohort_from_lists(records, subjects, generator.vocabulary)
-    buckets = bucket(cohort, 8, 8)
-    assert [b.longest for b in buckets] == [2, 4, 8]
-    assert [b.visits for b in buckets] == [12, 28, 56]
-    seen = []
-    for places, batch in batches(cohort, generator.conditions, buckets, 602):
-        assert batch.grid.shape[0] == 8
-        for place, grid_T in zip(places, batch.grid, strict=False):
-            visits = [batch.codes[batch.owner == n] for n in grid_T[grid_T != PADDING]]
+    seen, shapes = [], set()
+    for places, batch in batches(cohort, generator.conditions, 8, 8, 602):
+        shapes.add(tuple(array.shape for array in batch))
+        for place, subject in enumerate(places):
+            visits_N = np.sort(batch.grid[batch.grid != PADDING])
+            of_subject = visits_N[batch.place[visits_N] // 8 == place]
+            visits = [batch.codes[batch.owner == n] for n in of_subject]
             lists = [lists[lists != PADDING].tolist() for lists in visits]
             assert lists[-1].pop() == 602
-            assert lists == records[place]
-            seen.append(place)
-        assert np.all(batch.grid[len(places) :] == PADDING)
+            assert lists == records[subject]
+            # They are neighbours on their bench, in order.
+            bench, seat = np.nonzero(np.isin(batch.grid, of_subject))
+            assert set(np.diff(bench)) <= {0}
+            assert set(np.diff(seat)) <= {1}
+            assert batch.grid[bench, seat].tolist() == of_subject.tolist()
+            seen.append(subject)
+    assert len(shapes) == 1
     assert sorted(seen) == list(range(400))
 
 

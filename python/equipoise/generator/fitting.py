@@ -23,9 +23,10 @@ from flax import nnx
 from equipoise import schema
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
-from equipoise.generator.batches import Batch, Bucket, Shares, bucket, deal, pad, real_shares
+from equipoise.generator.batches import Batch, Shares, pad, real_shares, shape_of
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
+from equipoise.generator.dealing import Deck, deal
 from equipoise.generator.likelihood import subject_nats
 from equipoise.generator.network import (
     Graph,
@@ -113,14 +114,15 @@ class Task:
     seed: int
     layout: Layout
 
-    def buckets(self) -> list[Bucket]:
-        """The shapes of the training subjects."""
-        config = self.config
-        return bucket(self.fit, config.batch_subjects, config.max_visits, self.layout.parts)
+    def deck(self) -> Deck:
+        """The training subjects, by step."""
+        return Deck.of(self.fit, self.config.batch_subjects, self.layout.parts)
 
     def shares(self) -> Shares:
         """Of the rows computed, how many are real."""
-        return real_shares(self.fit, self.buckets(), self.layout.parts)
+        config = self.config
+        size = (config.batch_subjects, config.max_visits)
+        return real_shares(self.fit, *size, self.layout.parts)
 
 
 def fit_weights(
@@ -183,8 +185,8 @@ def _stretch(
 ) -> tuple[Course, _Sums]:
     """The steps until the next look."""
     config, optimiser, dtype = task.config, Optimiser.of(task.config), computing_dtype(task.config)
-    # One constant, not the batch's own number of visits: every subject weighs the same whichever
-    # bucket it is in.
+    # One constant, not the batch's own number of visits: every subject weighs the same in
+    # whatever company.
     scale = 1 / (config.batch_subjects * len(task.fit.visits) / len(task.fit))
     state, step, losses, visits = course.state, course.step, [], 0
     until = min(config.max_steps, (step // config.evaluate_every + 1) * config.evaluate_every)
@@ -270,13 +272,14 @@ def _train_step(
 
 def _chunks(task: Task, epoch: int, place: int) -> Iterator[_Drawn]:
     """One step's data after the other for ever, from a position on."""
-    buckets = task.buckets()
+    deck = task.deck()
+    shape = shape_of(task.fit, deck, task.config.max_visits)
     end = end_token(len(task.fit.vocabulary), task.config)
     layout = task.layout
     while True:
-        order = deal(buckets, np.random.default_rng([task.seed, epoch]))
+        order = deal(deck, np.random.default_rng([task.seed, epoch]))
         for at in range(place, len(order)):
-            subjects, shape = order[at]
+            subjects, part_of = order[at]
             chunk = task.fit.take(subjects)
             rng = np.random.default_rng([task.seed, epoch, at])
             bits = task.conditions.hide(
@@ -284,15 +287,15 @@ def _chunks(task: Task, epoch: int, place: int) -> Iterator[_Drawn]:
             )
             parts = []
             for part in layout.own_parts():
-                own = slice(part, None, layout.parts)
-                mine = chunk.take(np.arange(len(chunk))[own])
+                own = np.flatnonzero(part_of == part)
+                mine = chunk.take(own)
                 parts.append(pad(mine, bits[own], shape, end))
             yield _Drawn(epoch, at + 1, len(chunk.visits), layout.put_batch(parts))
         epoch, place = epoch + 1, 0
 
 
 def _subjects_a_step(task: Task) -> float:
-    return len(task.fit) / sum(-(-len(b.subjects) // b.full) for b in task.buckets())
+    return len(task.fit) / -(-len(task.fit) // task.config.batch_subjects)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equipoise.cohort import Cohort
-from equipoise.generator.batches import batches, bucket, last_visits
+from equipoise.generator.batches import batches, last_visits
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
@@ -43,9 +43,9 @@ def subject_nats(
 ) -> npt.NDArray[np.float64]:
     """`log_likelihood` of subjects that all can be judged, none above `config.max_visits`."""
     nats = np.zeros(len(cohort))
-    buckets = bucket(cohort, config.batch_subjects, config.max_visits)
     end = end_token(len(cohort.vocabulary), config)
-    for subjects, batch in batches(cohort, conditions, buckets, end):
+    size = (config.batch_subjects, config.max_visits)
+    for subjects, batch in batches(cohort, conditions, *size, end):
         nats_BT = np.asarray(visit_nats(graph, params, batch), np.float64)
         nats[subjects] = nats_BT[: len(subjects)].sum(axis=1)
     return nats

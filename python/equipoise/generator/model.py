@@ -1,9 +1,9 @@
 """The coarse model: a causal decoder over visits, as in HALO (Theodorou et al., 2023).
 
 Arrays in, arrays out; weights are 0 until they are drawn (`network.initialise`). Letters: B batch,
-T visits per subject (padded), N visits of the batch, R = 1 + B + N rows (the start, conditions,
-visits), L lists of C codes (padded), V codes, K condition bits, D width; in attention S = T + 1
-rows of a subject, N heads, H width of one; in the sampler L lanes.
+T visits per subject at most, N visits of the batch, R = 1 + N rows (the start, and what precedes
+each visit), L lists of C codes (padded), V codes, K condition bits, D width; in attention P benches
+of S = T + 1 seats, N heads, H width of one; in the sampler L lanes.
 """
 
 from __future__ import annotations
@@ -59,35 +59,37 @@ class Memory(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where rows stand: only attention pays for subjects being padded to S = T + 1 rows each.
+    """Where rows sit in attention, which alone pays for seats that are empty.
 
-    rows: (B, S), each subject's in order, `PADDING` for none. seat: (R,), the inverse, as b S + s.
-    position: (R,), s. before: (N,), the row that foresees each visit.
+    rows: (P, S), the row at each seat, `PADDING` for none; every bench begins with the start.
+    seat: (R,), the inverse, as p S + s. position: (R,), each row's among its subject's. sees:
+    (P, S, S), whether a seat sees another: the start, and its own subject's up to itself.
     """
 
     rows: jax.Array
     seat: jax.Array
     position: jax.Array
-    before: jax.Array
+    sees: jax.Array
 
     @staticmethod
-    def of(grid_BT: jax.Array, place_N: jax.Array) -> Layout:
-        """Of a batch whose visit n is visit t of subject b: n = grid[b, t], place[n] = b T + t."""
-        B, T = grid_BT.shape
+    def of(grid_PT: jax.Array, place_N: jax.Array) -> Layout:
+        """Of a batch whose visits sit as `grid_PT` says, n being visit place[n] % T of its subject.
+
+        At a visit's own seat is the row that precedes it.
+        """
+        P, T = grid_PT.shape
         N = len(place_N)
-        subject_N, visit_N = place_N // T, place_N % T
-        condition_B, row_N = 1 + jnp.arange(B), 1 + B + jnp.arange(N)
-        visits_BT = jnp.where(grid_BT < N, 1 + B + jnp.minimum(grid_BT, N), PADDING)
-        rows_BS = jnp.concatenate(
-            [jnp.zeros((B, 1), jnp.int32), condition_B[:, None], visits_BT[:, :-1]], axis=1
-        )
-        owner_R = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.arange(B), subject_N])
-        # The last of T visits has no seat, and its row no reader.
-        position_R = jnp.concatenate(
-            [jnp.zeros(1, jnp.int32), jnp.ones(B, jnp.int32), jnp.minimum(visit_N + 2, T)]
-        )
-        before_N = jnp.where(visit_N == 0, condition_B[subject_N], row_N - 1)
-        return Layout(rows_BS, owner_R * (T + 1) + position_R, position_R, before_N)
+        seated_PT = jnp.where(grid_PT < N, 1 + grid_PT, PADDING)
+        rows_PS = jnp.concatenate([jnp.zeros((P, 1), jnp.int32), seated_PT], axis=1)
+        seats_PS = jnp.arange(P * (T + 1)).reshape(P, T + 1)
+        seat_R = jnp.zeros(1 + N, jnp.int32).at[rows_PS].max(seats_PS, mode="drop")
+        position_R = jnp.concatenate([jnp.zeros(1, jnp.int32), place_N % T + 1])
+        subject_R = jnp.concatenate([jnp.full(1, -1), place_N // T])
+        subject_PS = subject_R.at[rows_PS].get(mode="fill", fill_value=-2)
+        same_PSS = subject_PS[:, :, None] == subject_PS[:, None]
+        start_PSS = subject_PS[:, None] == -1
+        sees_PSS = (same_PSS | start_PSS) & jnp.tri(T + 1, dtype=bool)
+        return Layout(rows_PS, seat_R, position_R, sees_PSS)
 
 
 class Attention(nnx.Module):
@@ -102,8 +104,8 @@ class Attention(nnx.Module):
         query, key, value = (
             part.at[layout.rows].get(mode="fill", fill_value=0) for part in self._split(x_RD)
         )
-        mixed_BSNH = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        return self.out(mixed_BSNH.reshape(-1, x_RD.shape[-1])[layout.seat])
+        mixed_PSNH = jax.nn.dot_product_attention(query, key, value, mask=layout.sees[:, None])
+        return self.out(mixed_PSNH.reshape(-1, x_RD.shape[-1])[layout.seat])
 
     def step(self, x_LD: jax.Array, row_L: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """Each lane's row `row_L`; what it wrote at later rows for an earlier subject is unseen."""
@@ -173,20 +175,24 @@ class Coarse(nnx.Module):
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
 
     def __call__(
-        self, condition_BK: jax.Array, visits_ND: jax.Array, grid_BT: jax.Array, place_N: jax.Array
+        self, condition_BK: jax.Array, visits_ND: jax.Array, grid_PT: jax.Array, place_N: jax.Array
     ) -> jax.Array:
         """(N, D): entry n has seen its subject's condition and visits before n, T <= max_visits."""
-        rows_RD = self.embed(condition_BK, visits_ND, place_N // grid_BT.shape[1])
-        return self.decode(rows_RD, Layout.of(grid_BT, place_N))
+        rows_RD = self.embed(condition_BK, visits_ND, place_N, grid_PT.shape[1])
+        return self.decode(rows_RD, Layout.of(grid_PT, place_N))
 
     def embed(
-        self, condition_BK: jax.Array, visits_ND: jax.Array, subject_N: jax.Array
+        self, condition_BK: jax.Array, visits_ND: jax.Array, place_N: jax.Array, most: int
     ) -> jax.Array:
-        """Rows (R, D): start, conditions and visits, without positions."""
-        condition_BD = self.embed_condition(condition_BK)
+        """Rows (R, D), without positions: the start; a condition before a first visit, else the
+        visit before, which is the one that is listed before."""
+        condition_ND = self.embed_condition(condition_BK)[place_N // most]
+        before_ND = jnp.roll(visits_ND, 1, axis=0)
         if self.condition_every_visit:
-            visits_ND = visits_ND + condition_BD[subject_N]
-        return jnp.concatenate([self.start_1D[...], condition_BD, visits_ND])
+            before_ND = before_ND + condition_ND
+        first_N1 = (place_N % most == 0)[:, None]
+        rows_ND = jnp.where(first_N1, condition_ND, before_ND)
+        return jnp.concatenate([self.start_1D[...], rows_ND])
 
     def embed_lists(self, owner_L: jax.Array, codes_LC: jax.Array, visits: int) -> jax.Array:
         """(N, D) of visits given as lists, of which `owner_L` says whose they are."""
@@ -207,7 +213,7 @@ class Coarse(nnx.Module):
         x_RD = rows_RD + self.position_TD[...][layout.position]
         for block in self.blocks:
             x_RD = block(x_RD, layout)
-        h_ND: jax.Array = self.norm(x_RD[layout.before])
+        h_ND: jax.Array = self.norm(x_RD[1:])
         return h_ND
 
     def remember_start(self, lanes: int) -> list[Memory]:

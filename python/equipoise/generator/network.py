@@ -15,7 +15,7 @@ from flax import nnx
 from equipoise.generator.batches import Batch
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.head import BlockHead, Head
-from equipoise.generator.model import Coarse
+from equipoise.generator.model import PADDING, Coarse
 from equipoise.generator.triangle import HaloHead
 
 #: The network without its weights: static, hashable, what `jax.jit` compiles for.
@@ -51,7 +51,7 @@ class Halo(nnx.Module):
     def log_likelihood(
         self,
         condition_BK: jax.Array,
-        grid_BT: jax.Array,
+        grid_PT: jax.Array,
         place_N: jax.Array,
         owner_L: jax.Array,
         codes_LC: jax.Array,
@@ -63,13 +63,16 @@ class Halo(nnx.Module):
         """
         dtype = self.coarse.start_1D.dtype
         visits_ND = self.coarse.embed_lists(owner_L, codes_LC, len(place_N)).astype(dtype)
-        h_ND = self.coarse(condition_BK.astype(dtype), visits_ND, grid_BT, place_N)
+        h_ND = self.coarse(condition_BK.astype(dtype), visits_ND, grid_PT, place_N)
         x_NV = multi_hot(owner_L, codes_LC, (len(place_N), self.head.tokens))
         logits_NV = self.head.logits(h_ND, x_NV).astype(jnp.float32)
         nats_NV = jnp.where(x_NV, logits_NV, 0) - jax.nn.softplus(logits_NV)
-        open_N = place_N % grid_BT.shape[1] < self.max_visits - 1
+        B, T = len(condition_BK), grid_PT.shape[1]
+        open_N = place_N % T < self.max_visits - 1
         nats_N = nats_NV[:, :-1].sum(-1) + jnp.where(open_N, nats_NV[:, -1], 0)
-        return nats_N.at[grid_BT].get(mode="fill", fill_value=0)
+        seated_PT = place_N.at[grid_PT].get(mode="fill", fill_value=PADDING)
+        nats_PT = nats_N.at[grid_PT].get(mode="fill", fill_value=0)
+        return jnp.zeros(B * T).at[seated_PT].add(nats_PT, mode="drop").reshape(B, T)
 
 
 def _head(blocks: int, size: int, config: GeneratorConfig) -> Head:
