@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from equipoise.generator.network import named_arrays, outline
-from equipoise.generator.optimiser import Optimiser, averaged
+from equipoise.generator.optimiser import Optimiser, averaged, share_of
 from generator_toys import SMALL, random_weights
 
 PLAIN = Optimiser(clip_norm=0.0, weight_decay=0.0)
@@ -37,13 +37,19 @@ def test_log_odds_go_ten_times_as_far(params):
         assert by == pytest.approx(1e-2 if far else 1e-3, rel=1e-2), name
 
 
-def test_the_average_is_that_of_the_weights_after_each_step(params):
+@pytest.mark.parametrize("marks", [[1, 2, 3, 4, 5], [2, 5]])
+def test_the_average_is_that_of_the_weights_after_each_step(params, marks):
+    """Those of step t count as t^9, and stand for the steps since the last that was taken."""
     bias = params["head"]["bias_GB"]
     bias.set_value(bias[...].at[0, 0].set(-jnp.inf))
-    (_, *course), moments = stepped(params, 5)
-    share = np.array([0.99**age for age in reversed(range(5))])
-    leaves = [jax.tree.leaves(after) for after in course]
-    for got, *after in zip(jax.tree.leaves(averaged(moments.average, 5)), *leaves, strict=True):
+    course, moments = stepped(params, 5)
+    average, before = moments.average, 0
+    for step in marks:
+        average = averaged(average, course[step], jnp.asarray(share_of(step, step - before)))
+        before = step
+    share = np.diff(np.array([0, *marks]) ** 10.0) / 5.0**10
+    leaves = [jax.tree.leaves(course[step]) for step in marks]
+    for got, *after in zip(jax.tree.leaves(average), *leaves, strict=True):
         want = np.average(np.array(after), axis=0, weights=share)
         assert np.asarray(got) == pytest.approx(want, rel=1e-4, abs=1e-6)
-    assert np.isneginf(averaged(moments.average, 5)["head"]["bias_GB"][0, 0])
+    assert np.isneginf(average["head"]["bias_GB"][0, 0])

@@ -5,7 +5,7 @@
 
 Four fifths of the subjects are learned from (a tenth of them tunes), as many are sampled by the
 same cells, and both are held against the last fifth. The tables go into generator.md, in the
-section of that data set and head; `--dry` only prints them.
+section of that data set, head and seed; `--dry` only prints them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def show(arguments: argparse.Namespace, text: list[str]) -> None:
     section = "\n".join(text)
     print(section, flush=True)
     if not arguments.dry:
-        write(f"{arguments.dataset}, {arguments.head}", section)
+        seed = f", seed {arguments.seed}" if arguments.seed else ""
+        write(f"{arguments.dataset}, {arguments.head}{seed}", section)
 
 
 def parse() -> argparse.Namespace:

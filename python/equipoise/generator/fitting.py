@@ -38,7 +38,14 @@ from equipoise.generator.network import (
     lowered,
     outline,
 )
-from equipoise.generator.optimiser import Moments, Optimiser, averaged, learning_rate
+from equipoise.generator.optimiser import (
+    EVERY,
+    Moments,
+    Optimiser,
+    averaged,
+    learning_rate,
+    share_of,
+)
 from equipoise.generator.parallel import Layout
 
 #: Called at each look with step, train_nll, tuning_nll, learning_rate and subjects_per_second.
@@ -196,6 +203,9 @@ def _stretch(
         rate = learning_rate(config, step)
         how = (graph, optimiser, dtype, task.layout)
         state, loss = _train_step(*how, rate, scale, state, drawn.batch)
+        since = (step - course.step - 1) % EVERY + 1
+        if since == EVERY or step == until:
+            state = _remember(task.layout, share_of(step, since), state)
         losses.append(loss)
         visits += drawn.visits
         progress("train", step, config.max_steps)
@@ -210,7 +220,7 @@ def _look(task: Task, graph: Graph, course: Course, sums: _Sums) -> Course:
     if len(bad):
         step = course.step - len(losses) + 1 + int(bad[0])
         return replace(course, trouble=_trouble("the loss", losses[bad[0]], step, task.config))
-    params = averaged(task.layout.whole_weights(course.state.moments.average), course.step)
+    params = task.layout.whole_weights(course.state.moments.average)
     nats = subject_nats(graph, params, task.tune, task.conditions, task.config)
     tuning_nll = -float(nats.sum()) / len(task.tune.visits)
     if not isfinite(tuning_nll):
@@ -268,6 +278,13 @@ def _train_step(
         (value, gradient), _ = jax.lax.scan(add, nothing, batch)
     params, moments = optimiser.step(state.params, state.moments, gradient, jnp.asarray(rate))
     return layout.keep_weights(State(params, moments)), value / scale
+
+
+@partial(jax.jit, static_argnames="layout", donate_argnames="state")
+def _remember(layout: Layout, share: float, state: State) -> State:
+    """The state with its weights in their average, which no step touches."""
+    average = averaged(state.moments.average, state.params, jnp.asarray(share))
+    return layout.keep_weights(state._replace(moments=state.moments._replace(average=average)))
 
 
 def _chunks(task: Task, epoch: int, place: int) -> Iterator[_Drawn]:

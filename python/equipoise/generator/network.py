@@ -102,18 +102,18 @@ def initialise(
     """
     graph, shapes = outline(len(log_odds_V) - 1, conditions, config)
     rng = np.random.default_rng(seed)
-    drawn = {
-        name: np.float32(_spread(name, leaf.shape)) * rng.standard_normal(leaf.shape, np.float32)
-        for name, leaf in named_arrays(shapes).items()
-    }
-    for name in drawn:
+    leaves = []
+    for name, leaf in named_arrays(shapes).items():
+        # One at a time: JAX copies them, and both copies of all would be most of what a step needs.
+        drawn = rng.standard_normal(leaf.shape, np.float32)
+        drawn *= np.float32(_spread(name, leaf.shape))
         if name.endswith(".scale"):
-            drawn[name] += 1
-    bias_V = np.full(drawn[_BIAS].size, -np.inf, np.float32)
-    bias_V[: len(log_odds_V) - 1] = log_odds_V[:-1]
-    bias_V[-1] = log_odds_V[-1]
-    drawn[_BIAS] = bias_V.reshape(drawn[_BIAS].shape)
-    leaves = [jnp.asarray(weights) for weights in drawn.values()]
+            drawn += 1
+        if name == _BIAS:
+            drawn.fill(-np.inf)
+            drawn.flat[: len(log_odds_V) - 1] = log_odds_V[:-1]
+            drawn.flat[-1] = log_odds_V[-1]
+        leaves.append(jnp.asarray(drawn))
     params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return graph, params
 

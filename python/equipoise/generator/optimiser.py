@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import cos, pi
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from equipoise.generator.config import GeneratorConfig
@@ -24,15 +24,18 @@ _UNDECAYED: Final = ("bias", "scale", "offset", "condition", "start", "position"
 _LOG_ODDS: Final = ("head.direct_GBB", "head.bias_GB")
 #: How many times as far they go in one step.
 _FASTER: Final = 10.0
-#: What is left of an average after one more step: it spans a hundred steps, give or take.
-_KEPT: Final = 0.99
+#: Weights of step t count in the average as t^(this - 1): it spans the last tenth, give or take.
+_POWER: Final = 10
+#: Steps from one weights that are averaged to the next, which differ little.
+EVERY: Final = 10
 
 
 class Moments(NamedTuple):
-    """Those of Adam, and the average of the weights so far, which starts from 0 like them.
+    """Those of Adam, and the average of the weights so far; both start from 0.
 
     A step at a constant rate is as much noise as gain. The average has less of it, and is what is
-    looked at and kept (Polyak and Juditsky, 1992; its effect: benches/studies/generator.md).
+    looked at and kept (Polyak and Juditsky, 1992; its effect: benches/studies/generator.md). Not a
+    step but `averaged` changes it, so that a step need not read and write it.
     """
 
     adam: optax.OptState
@@ -52,10 +55,13 @@ class Optimiser:
         return Optimiser(float(config.clip_norm), float(config.weight_decay))
 
     def start(self, params: Params) -> Moments:
-        """No moments yet; Optax's own `init` would compile a function per shape."""
+        """No moments yet."""
         shapes = Moments(jax.eval_shape(self._transform().init, params), params)
-        zeros: Moments = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
-        return zeros
+        leaves, structure = jax.tree.flatten(shapes)
+        # Compiled as one: a function per shape would take a second, and NumPy's zeros be copied.
+        zeros = _zeros(tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        moments: Moments = jax.tree.unflatten(structure, zeros)
+        return moments
 
     def step(
         self, params: Params, moments: Moments, gradient: Params, learning_rate: jax.Array
@@ -68,10 +74,7 @@ class Optimiser:
             return weight - learning_rate * faster * change
 
         after: Params = jax.tree_util.tree_map_with_path(moved, params, update)
-        average: Params = jax.tree.map(
-            lambda old, new: _KEPT * old + (1 - _KEPT) * new, moments.average, after
-        )
-        return after, Moments(adam, average)
+        return after, moments._replace(adam=adam)
 
     def _transform(self) -> optax.GradientTransformation:
         parts = [optax.scale_by_adam()]
@@ -82,11 +85,19 @@ class Optimiser:
         return optax.chain(*parts)
 
 
-def averaged(average: Params, step: int) -> Params:
-    """The weights that `Moments.average` stands for after `step` steps."""
-    unbiased = np.float32(1 / (1 - _KEPT**step))
-    params: Params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x) * unbiased), average)
-    return params
+def share_of(step: int, since: int) -> float:
+    """What the weights after `step` steps weigh in the average, `since` steps after the last.
+
+    Polynomial decay (Shamir and Zhang, 2013): it needs no memory of where the average began, and
+    gives the same weight to the same steps however often it is taken.
+    """
+    return float(1 - (1 - since / step) ** _POWER)
+
+
+def averaged(average: Params, params: Params, share: jax.Array) -> Params:
+    """The average with these weights in it."""
+    after: Params = jax.tree.map(lambda old, new: (1 - share) * old + share * new, average, params)
+    return after
 
 
 def learning_rate(config: GeneratorConfig, step: int) -> float:
@@ -98,6 +109,11 @@ def learning_rate(config: GeneratorConfig, step: int) -> float:
     falling = max(1, config.max_steps - config.warmup_steps)
     share = min(1.0, (step - config.warmup_steps) / falling)
     return config.learning_rate * (1 + cos(pi * share)) / 2
+
+
+@partial(jax.jit, static_argnums=0)
+def _zeros(shapes: tuple[tuple[tuple[int, ...], Any], ...]) -> list[jax.Array]:
+    return [jnp.zeros(shape, dtype) for shape, dtype in shapes]
 
 
 def _decayed(params: Params) -> Params:
