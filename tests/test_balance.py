@@ -192,7 +192,8 @@ def test_the_same_seed_gives_the_same_cohort(method: Any) -> None:
 
 
 def test_methods_have_names() -> None:
-    names = ["original", "class_weight", "upsample", "downsample", "separate", "smote", "fairplay"]
+    names = ["original", "class_weight", "upsample", "downsample"]
+    names += ["separate", "smote", "sma", "mcrage", "fairplay"]
     assert list(METHODS) == names
     assert method_named("upsample") is upsample
     with pytest.raises(UsageError, match=rf"smoke.*{', '.join(names)}"):

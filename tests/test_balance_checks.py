@@ -25,6 +25,7 @@ from equipoise.balance import (
     oracle_from,
     original,
     separate,
+    sma,
     smote,
     upsample,
 )
@@ -73,6 +74,7 @@ CASES = [
     Case("downsample", downsample, cut, keeps_everyone=False),
     Case("separate", separate, same, random=False),
     Case("smote", smote),
+    Case("sma", sma),
     Case("fairplay", partial(fairplay, config=TINY), stops_by_tuning=True),
     Case("oracle", oracle_from(ToyRecords(toy_cohort(8000, seed=9)))),
 ]

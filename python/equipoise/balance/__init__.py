@@ -11,6 +11,7 @@ from equipoise.balance.oracle import oracle_from
 from equipoise.balance.plan import BalancePlan, plan_balance
 from equipoise.balance.resample import downsample, original, upsample
 from equipoise.balance.separate import separate
+from equipoise.balance.sma import sma
 from equipoise.balance.smote import smote
 from equipoise.errors import UsageError
 
@@ -26,6 +27,7 @@ __all__ = [
     "original",
     "plan_balance",
     "separate",
+    "sma",
     "smote",
     "upsample",
 ]
@@ -38,6 +40,7 @@ METHODS: Final[Mapping[str, BalancingMethod]] = MappingProxyType(
         "downsample": downsample,
         "separate": separate,
         "smote": smote,
+        "sma": sma,
         "fairplay": fairplay,
     }
 )

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -82,8 +82,8 @@ def _work_off_beside(queue: Queue, processes: int, progress: schema.Progress) ->
             while not said.empty():
                 progress(*said.get())
             for future in done:
+                _check(future, running.values())
                 task = running.pop(future)
-                _check(future, task)
                 progress(str(task), 1, 1)
                 queue.ended(task)
 
@@ -110,13 +110,13 @@ def _do(task: Task) -> None:
     task.do(_named(str(task), lambda *said: _SAID[0].put(said)))
 
 
-def _check(future: Future[None], task: Task) -> None:
+def _check(future: Future[None], running: Iterable[Task]) -> None:
     try:
         future.result()
     except BrokenProcessPool:
         raise EquipoiseError(
-            f"a process died while it was at work on {task} or beside it, most likely for want of "
-            "memory: ask for fewer threads"
+            f"a process died; at work were {' and '.join(map(str, running))}. Most likely there "
+            "was no memory left: ask for fewer threads"
         ) from None
 
 
