@@ -110,14 +110,15 @@ def test_a_copy_is_copied_and_noise_is_left_alone() -> None:
 
 def test_bins_of_a_lab_exclude_each_other_unless_real_rows_have_two() -> None:
     rng = np.random.default_rng(4)
-    cell = np.repeat(np.arange(4), (400, 300, 200, 100))
-    bins = np.eye(5, dtype=bool)[:, :4][rng.integers(0, 5, 1000)]
-    free = rng.random((1000, 3)) < 0.5
-    made, _ = drawn(visits(np.hstack([bins, free]), cell, labs_of(4, 3)))
-    assert (made[:, :4].sum(axis=1) <= 1).all()
-    np.testing.assert_allclose(made[:, :4].mean(axis=0), bins.mean(axis=0), atol=0.06)
-    assert (made[:, 4:].sum(axis=1) > 1).any()
-    np.testing.assert_allclose(made[:, 4:].mean(axis=0), 0.5, atol=0.06)
+    cell = np.repeat(np.arange(4), (4000, 3000, 2000, 1000))
+    # So rare that no test would find that two of them exclude each other.
+    bins = np.eye(100, dtype=bool)[:, :10][rng.integers(0, 100, 10_000)]
+    free = rng.random((10_000, 3)) < 0.5
+    made, _ = drawn(visits(np.hstack([bins, free]), cell, labs_of(10, 3)))
+    assert (made[:, :10].sum(axis=1) <= 1).all()
+    np.testing.assert_allclose(made[:, :10].mean(axis=0), bins.mean(axis=0), atol=0.006)
+    assert (made[:, 10:].sum(axis=1) > 1).any()
+    np.testing.assert_allclose(made[:, 10:].mean(axis=0), 0.5, atol=0.04)
 
 
 def test_cells_differ_where_their_rows_do_and_all_or_nothing_stays_so() -> None:
