@@ -22,6 +22,7 @@ from equipoise.balance import (
     class_weight,
     downsample,
     fairplay,
+    mcrage,
     oracle_from,
     original,
     separate,
@@ -29,6 +30,7 @@ from equipoise.balance import (
     smote,
     upsample,
 )
+from equipoise.balance.diffusion.config import DiffusionConfig
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.evaluate.leakage import check_leakage
@@ -66,6 +68,7 @@ class Case:
     takes_one_class: bool = False
 
 
+BRIEF = DiffusionConfig(width=8, layers=1, batch_rows=32, evaluate_every=1, max_steps=2, patience=1)
 TINY = replace(SMALL, max_steps=2, evaluate_every=1, patience=1)
 CASES = [
     Case("original", original, same, random=False, takes_one_class=True),
@@ -75,6 +78,7 @@ CASES = [
     Case("separate", separate, same, random=False),
     Case("smote", smote),
     Case("sma", sma),
+    Case("mcrage", partial(mcrage, config=BRIEF), stops_by_tuning=True),
     Case("fairplay", partial(fairplay, config=TINY), stops_by_tuning=True),
     Case("oracle", oracle_from(ToyRecords(toy_cohort(8000, seed=9)))),
 ]

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Final
 
 from equipoise.balance.class_weight import class_weight
+from equipoise.balance.diffusion.method import mcrage
 from equipoise.balance.generative import fairplay
 from equipoise.balance.methods import BalancingMethod
 from equipoise.balance.oracle import oracle_from
@@ -22,6 +23,7 @@ __all__ = [
     "class_weight",
     "downsample",
     "fairplay",
+    "mcrage",
     "method_named",
     "oracle_from",
     "original",
@@ -41,6 +43,7 @@ METHODS: Final[Mapping[str, BalancingMethod]] = MappingProxyType(
         "separate": separate,
         "smote": smote,
         "sma": sma,
+        "mcrage": mcrage,
         "fairplay": fairplay,
     }
 )
