@@ -1,4 +1,4 @@
-"""The diffusion of visits against enumeration: its bound, its sampler, what it learns, who may see."""
+"""The diffusion of visits against enumeration: its bound, its sampler, what it learns."""
 
 from __future__ import annotations
 

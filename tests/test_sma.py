@@ -297,6 +297,6 @@ def test_labels_without_any_visit_of_their_own_are_refused() -> None:
         cohort.codes,
         cohort.vocabulary,
     )
-    with pytest.raises(DataError, match="want a visit with the label of its subject"):
+    with pytest.raises(DataError, match="want at least one visit with the label of its subject"):
         sma(unknown, ["sex"], tuning=unknown, seed=0)
     assert len(concat([cohort])) == 60

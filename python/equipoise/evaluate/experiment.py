@@ -101,10 +101,9 @@ def run_experiment(
     resamples: those of the gains' intervals. min_share: smaller crossed groups are not judged.
     Gains are measured from the method "original". Subjects with an unknown label are left out.
 
-    Raises `DataError` for an unknown group column or a label of one class, `UsageError` for an
-    unknown model, no method, a group column named like one of the results', folds that the subjects
-    do not fill, or kept pieces of another experiment, and `LeakageError` if a fold is about to be
-    judged on what was seen. What was finished by then stays in `running.keep`.
+    Raises `DataError` for an unknown group column or one class, `UsageError` for a request that
+    makes no sense, and `LeakageError` if a fold is about to be judged on what was seen. What was
+    finished by then stays in `running.keep`.
     """
     running = running or Running()
     fits = models if isinstance(models, Mapping) else models_named(models)
@@ -128,10 +127,7 @@ def run_experiment(
         _check_same(keep, encode, setup, running.inputs)
         arms = _arms(keep, plan, setup, methods, fits, running.processes)
         work_off(Schedule(arms, encode, running.progress), running.processes, running.progress)
-        running.progress("intervals", 0, 1)
-        results = pool(arms, setup, records.ledger, left_out)
-        running.progress("intervals", 1, 1)
-    return results
+        return pool(arms, setup, records.ledger, left_out, running.progress)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,14 @@ _ARM: Final = ("fold", "method", "model")
 
 
 def pool(
-    arms: Mapping[Balancing, Sequence[Fitting]], setup: Setup, ledger: pl.DataFrame, left_out: int
+    arms: Mapping[Balancing, Sequence[Fitting]],
+    setup: Setup,
+    ledger: pl.DataFrame,
+    left_out: int,
+    progress: schema.Progress = schema.no_progress,
 ) -> Results:
     """Judge the finished pieces together."""
+    progress("metrics and intervals", 0, 1)
     predictions, tuning, cells, remarks = [], [], [], []
     training = {}
     for balancing, fittings in arms.items():
@@ -64,7 +69,9 @@ def pool(
         training=pl.concat(training.values()),
         ledger=ledger,
     )
-    return judge(scores, setup, left_out, remarks)
+    results = judge(scores, setup, left_out, remarks)
+    progress("metrics and intervals", 1, 1)
+    return results
 
 
 def judge_again(results: Results, **changes: Any) -> Results:

@@ -23,7 +23,7 @@ from equipoise.balance.diffusion.config import DiffusionConfig
 from equipoise.balance.diffusion.variables import ABSENT, Variables
 from equipoise.errors import DataError
 from equipoise.generator.network import Graph, Params, named_arrays
-from equipoise.generator.optimiser import Moments, Optimiser, averaged
+from equipoise.generator.optimiser import EVERY, Moments, Optimiser, averaged, share_of
 
 #: Plain Adam; what is looked at and kept is the average of the weights.
 _OPTIMISER: Final = Optimiser(clip_norm=0.0, weight_decay=0.0)
@@ -212,7 +212,7 @@ def fit(
     moments, key = _OPTIMISER.start(params), _key(seed)
     tune = _some(tune, np.random.default_rng([seed, 1]))
     batches = _batches(train, config.batch_rows, np.random.default_rng([seed, 0]))
-    best, history = params, [np.inf]
+    at, best, history = 0, params, [np.inf]
     for step in range(1, config.max_steps + 1):
         key_of_step = jax.random.fold_in(key, step)
         rate = config.learning_rate
@@ -220,15 +220,18 @@ def fit(
             graph, rate, params, moments, variables, key_of_step, *next(batches)
         )
         progress("train", step, config.max_steps)
-        if step % config.evaluate_every and step < config.max_steps:
+        looks = step % config.evaluate_every == 0 or step == config.max_steps
+        if looks or step % EVERY == 0:
+            moments = _remember(moments, params, share_of(step, step - at))
+            at = step
+        if not looks:
             continue
-        mean = averaged(moments.average, step)
-        history.append(_look(graph, mean, variables, tune, config.batch_rows, key))
+        history.append(_look(graph, moments.average, variables, tune, config.batch_rows, key))
         if not isfinite(history[-1]):
             raise _trouble(history[-1], step, config)
         first_best = int(np.argmin(history))
         if first_best == len(history) - 1:
-            best = jax.tree.map(np.array, mean)
+            best = jax.tree.map(np.array, moments.average)
         elif len(history) - 1 - first_best >= config.patience:
             break
     return Model(graph, best, variables, config, tuple(history[1:]))
@@ -289,6 +292,11 @@ def train_step(
         return bound_covered(denoiser, x_BV, bits_BK, variables, covered_BD).mean()
 
     return _OPTIMISER.step(params, moments, jax.grad(loss)(params), jnp.asarray(rate))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _remember(moments: Moments, params: Params, share: jax.Array) -> Moments:
+    return moments._replace(average=averaged(moments.average, params, share))
 
 
 def _look(
