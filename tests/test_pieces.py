@@ -19,7 +19,8 @@ import pytest
 from equipoise.balance import METHODS, fairplay
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, EquipoiseError, UsageError
-from equipoise.evaluate.downstream import Classifier, logistic_regression
+from equipoise.evaluate.classifier import Classifier
+from equipoise.evaluate.downstream import logistic_regression
 from equipoise.evaluate.experiment import Running, run_experiment
 from equipoise.evaluate.pieces import Parts
 from equipoise.evaluate.pooling import judge_again

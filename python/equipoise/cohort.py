@@ -119,13 +119,19 @@ class Cohort:
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.visit_offsets))
 
     def matrix(self) -> sparse.csr_array:
-        """All visits as a CSR multi-hot matrix (N, V) of float32 ones; shares `codes`."""
+        """All visits as a CSR multi-hot matrix (N, V) of float32 ones; shares `codes`.
+
+        Its indices are int32 as long as these reach: trees of scikit-learn take no others.
+        """
         # Imported here: extraction does without it, and it takes a quarter of the start.
         from scipy import sparse
 
         ones = np.ones(len(self.codes), np.float32)
+        offsets = self.code_offsets
+        if len(self.codes) <= np.iinfo(np.int32).max:
+            offsets = offsets.astype(np.int32)
         shape = (len(self.visits), len(self.vocabulary))
-        return sparse.csr_array((ones, self.codes, self.code_offsets), shape=shape)
+        return sparse.csr_array((ones, self.codes, offsets), shape=shape)
 
     def to_sklearn(self) -> VisitMatrix:
         """X (rows, V), y, groups and ids of every visit whose label is known, in visit order."""

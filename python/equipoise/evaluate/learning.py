@@ -11,8 +11,9 @@ from scipy import sparse
 
 from equipoise import schema
 from equipoise.cohort import Cohort
+from equipoise.evaluate.classifier import Classifier, Labels, Scores
 from equipoise.evaluate.counts import crossed
-from equipoise.evaluate.downstream import Classifier, Fit, Labels, Scores, model_named
+from equipoise.evaluate.downstream import Fit, model_named
 from equipoise.training_set import TrainingSet
 
 #: A group with fewer visits of either class gets no classifier of its own.

@@ -28,7 +28,8 @@ from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.evaluate.cells import count_cells
-from equipoise.evaluate.downstream import Fit, Scores
+from equipoise.evaluate.classifier import Scores
+from equipoise.evaluate.downstream import Fit
 from equipoise.evaluate.leakage import check_leakage
 from equipoise.evaluate.learning import fit_predictor
 from equipoise.training_set import TrainingSet
