@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rival", default=sys.executable)
     parser.add_argument("--sizes", default="1301,9671")
-    parser.add_argument("--visits", default="1,256")
+    parser.add_argument("--visits", default="1,256", help="patients; empty for steps alone")
     parser.add_argument("--core", type=int, default=0)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.core})
@@ -41,10 +41,11 @@ def main() -> None:
     heads = [
         heads_of(size, int(visits), arguments.rival)
         for size in sizes
-        for visits in arguments.visits.split(",")
+        for visits in filter(None, arguments.visits.split(","))
     ]
-    show(heads)
-    print()
+    if heads:
+        show(heads)
+        print()
     show([step_of(size, arguments.rival) for size in sizes])
 
 

@@ -46,7 +46,8 @@ def training_step(dtype: str) -> tuple[Any, tuple[Any, ...]]:
     optimiser, layout = Optimiser.of(generator.config), Layout.of(jax.devices()[:1], 1)
     state = State(generator.params, optimiser.start(generator.params))
     how = (generator.graph, optimiser, jnp.dtype(dtype), layout)
-    return fitting._train_step, (*how, 1e-3, 1.0, state, layout.put_batch([batch]))
+    step = jax.jit(fitting._train_step, static_argnums=range(len(how)))
+    return step, (*how, 1e-3, 1.0, state, layout.put_batch([batch]))
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,8 @@ def main() -> None:
     means = sizes(**judge, by=arguments.by).filter(pl.col("statistic") == "mean")
     text += markdown(cells) + markdown(means.join(cells, on=keys, how="semi"))
     show(arguments, text)
-    if arguments.simpler:
-        text += markdown(likelihoods(generator, train, known, arguments))
-        show(arguments, text)
+    text += markdown(likelihoods(generator, train, known, arguments))
+    show(arguments, text)
 
 
 def show(arguments: argparse.Namespace, text: list[str]) -> None:
@@ -159,21 +158,29 @@ def clocks() -> tuple[float, float]:
 def likelihoods(
     generator: Generator, train: eq.Cohort, held_out: eq.Cohort, arguments: argparse.Namespace
 ) -> pl.DataFrame:
-    """Held-out nats per visit of the generator and of simpler models."""
+    """Held-out nats per visit of the generator and, unless left out, of simpler models."""
     config = generator.config
+    rows = [(f"the generator ({arguments.head} head)", per_visit(generator, held_out))]
+    if arguments.simpler:
+        rows = simpler(config, train, held_out, arguments) + rows
+    return pl.DataFrame(rows, schema=["model", "held-out NLL, nats per visit"], orient="row")
+
+
+def simpler(
+    config: GeneratorConfig, train: eq.Cohort, held_out: eq.Cohort, arguments: argparse.Namespace
+) -> list[tuple[str, float]]:
+    """Models without a network, and a network whose codes do not know each other."""
     # The seed, and so the subjects that tune, are the generator's.
     independent = replace(config, head="block")
     with mock.patch("equipoise.generator.network.BlockHead", IndependentHead):
         alone = train_generator(train, arguments.by, arguments.seed, config=independent)
         of_alone = per_visit(alone, held_out)
     train, known = (last_visits(part, config.max_visits) for part in (train, held_out))
-    rows = [
+    return [
         ("unigram: independent codes", independent_nats(train, known, [], config)),
         ("independent codes by cell", independent_nats(train, known, arguments.by, config)),
         ("independent codes by condition and history (a network)", of_alone),
-        (f"the generator ({arguments.head} head)", per_visit(generator, held_out)),
     ]
-    return pl.DataFrame(rows, schema=["model", "held-out NLL, nats per visit"], orient="row")
 
 
 def per_visit(generator: Generator, cohort: eq.Cohort) -> float:

@@ -240,11 +240,6 @@ def _trouble(what: str, value: float, step: int, config: GeneratorConfig) -> str
     return f"{what} was {value} at step {step}, with learning rate {rate:.3g}"
 
 
-@partial(
-    jax.jit,
-    static_argnames=("graph", "optimiser", "dtype", "layout"),
-    donate_argnames="state",
-)
 def _train_step(
     graph: Graph,
     optimiser: Optimiser,
@@ -255,7 +250,20 @@ def _train_step(
     state: State,
     batch: Batch,
 ) -> tuple[State, jax.Array]:
-    """State and nats lost after one batch whose first axes are (rounds, devices)."""
+    """State and nats lost after one batch whose first axes are (rounds, devices).
+
+    Two compiled parts: in one, a CPU would ask the system for room for all gradients at once, and
+    give it back, at every step.
+    """
+    loss, gradient = _gradient(graph, dtype, layout, scale, state.params, batch)
+    return _moved(optimiser, layout, rate, state, gradient), loss
+
+
+@partial(jax.jit, static_argnames=("graph", "dtype", "layout"))
+def _gradient(
+    graph: Graph, dtype: Any, layout: Layout, scale: float, params: Params, batch: Batch
+) -> tuple[jax.Array, Params]:
+    """Nats lost, and the gradient of `scale` times that."""
 
     def loss(params: Params, part: Batch) -> jax.Array:
         halo: Halo = nnx.merge(graph, lowered(params, dtype))
@@ -269,15 +277,23 @@ def _train_step(
     with_gradient = jax.value_and_grad(losses)
 
     def add(sums: Any, parts: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, with_gradient(state.params, parts)), None
+        return jax.tree.map(jnp.add, sums, with_gradient(params, parts)), None
 
     if layout.rounds == 1:
-        value, gradient = with_gradient(state.params, Batch(*(array[0] for array in batch)))
+        value, gradient = with_gradient(params, Batch(*(array[0] for array in batch)))
     else:
-        nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         (value, gradient), _ = jax.lax.scan(add, nothing, batch)
+    return value / scale, layout.keep_weights(gradient)
+
+
+@partial(jax.jit, static_argnames=("optimiser", "layout"), donate_argnames="state")
+def _moved(
+    optimiser: Optimiser, layout: Layout, rate: float, state: State, gradient: Params
+) -> State:
+    """The state after one step of the optimiser."""
     params, moments = optimiser.step(state.params, state.moments, gradient, jnp.asarray(rate))
-    return layout.keep_weights(State(params, moments)), value / scale
+    return layout.keep_weights(State(params, moments))
 
 
 @partial(jax.jit, static_argnames="layout", donate_argnames="state")
