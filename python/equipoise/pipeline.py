@@ -16,9 +16,6 @@ from equipoise import schema, store
 from equipoise.balance import METHODS, BalancingMethod, method_named, oracle_from, plan_balance
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import UsageError
-from equipoise.evaluate.downstream import models_named
-from equipoise.evaluate.experiment import DEFAULT_MODELS, Running, run_experiment
-from equipoise.evaluate.results import Results
 from equipoise.records import VisitRecords, read_source
 from equipoise.sources import source_named
 from equipoise.sources.declaration import Source
@@ -27,6 +24,7 @@ from equipoise.tasks import TASKS
 from equipoise.vocabulary import VocabularySettings
 
 if TYPE_CHECKING:
+    from equipoise.evaluate.results import Results
     from equipoise.generator import Generator, GeneratorConfig
 
 #: In the place of names: every balancing method there is.
@@ -103,7 +101,7 @@ class Comparison:
 
     by: Sequence[str]
     methods: Sequence[str]
-    models: Sequence[str] = DEFAULT_MODELS
+    models: Sequence[str] = ("logistic_regression", "xgboost")
     folds: int = 5
     seed: int = 0
     settings: VocabularySettings = field(default_factory=VocabularySettings)
@@ -111,6 +109,9 @@ class Comparison:
 
     def config(self) -> dict[str, Any]:
         """For the manifest; raises `UsageError` for a method or model that there is not."""
+        # Imported here and below: it brings scikit-learn, which most verbs do without.
+        from equipoise.evaluate.downstream import models_named
+
         return {
             "by": list(self.by),
             "methods": list(methods_named(self.methods)),
@@ -170,6 +171,9 @@ def run_all(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
 
 
 def _compare(records: VisitRecords, comparison: Comparison, job: Job, keep: Path) -> Results:
+    from equipoise.evaluate.downstream import models_named
+    from equipoise.evaluate.experiment import Running, run_experiment
+
     return run_experiment(
         records,
         comparison.by,
@@ -246,7 +250,8 @@ def _save_model(generator: Generator, out: Path, **made: Any) -> None:
 
 def report(results: Path, out: Path) -> Path:
     """Render the results in a folder to the file `out`; raises `DataError`."""
-    # Imported here: it brings matplotlib, which only a report needs.
+    # Imported here: they bring matplotlib and SciPy's statistics, which only a report needs.
+    from equipoise.evaluate.results import Results
     from equipoise.report.html import write_report
 
     manifest = store.read_manifest(results, "results")
