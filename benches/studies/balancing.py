@@ -3,8 +3,8 @@
     python benches/studies/balancing.py support2|diabetes130|eicu|simulated [--by race]
         [--methods all] [--models all] [--folds 5] [--ablation] [--patients 20000]
 
-One experiment a data set, as `equipoise evaluate` runs it; finished pieces stay in benches/data/ and
-are not done again. The tables go into balancing.md, in the section of that data set and those
+One experiment a data set, as `equipoise evaluate` runs it; finished pieces stay in benches/data/
+and are not done again. The tables go into balancing.md, in the section of that data set and those
 groups; `--dry` only prints them. On the simulated hospital the methods include the oracle.
 `--ablation` fills the cells of `fairplay` by a quarter, a half, three quarters and wholly, with one
 generator for all (FairPlay's Supplementary Figure 1).
@@ -45,6 +45,7 @@ RATIOS: Final = (0.25, 0.5, 0.75, 1.0)
 OVERALL: Final = (("f1", "0.5"), ("f1", "tuned"), ("auroc", "tuned"), ("ap", "tuned"),
                   ("brier", "tuned"), ("brier", "corrected"))  # fmt: skip
 FAIRNESS: Final = ("disparate_impact", "theil", "equality_of_opportunity_difference")
+SHORT: Final = {"equality_of_opportunity_difference": "EOD", "disparate_impact": "DI"}
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ def read(dataset: str, data: Path, patients: int, seed: int) -> eq.VisitRecords:
             folder = Path(scratch) / "hospital"
             simulate(folder, patients=patients, seed=seed, lab_rows_per_patient=100)
             return eq.read_mimic_iv(folder)
-        with zipfile.ZipFile(next((data / "diabetes130").glob("*.zip"))) as packed:
-            packed.extractall(scratch)
-        return eq.read_tables(scratch, "diabetes130")
+        with zipfile.ZipFile(data / "diabetes130" / "dataset_diabetes.zip") as archive:
+            archive.extract("dataset_diabetes/diabetic_data.csv", scratch)
+        return eq.read_tables(Path(scratch), "diabetes130")
 
 
 def tables(results: Results) -> list[str]:
@@ -187,9 +188,7 @@ def ablation(results: Results) -> list[str]:
 
 def pick(frame: pl.DataFrame, metric: str, threshold: str) -> pl.DataFrame:
     rows = frame.filter(metric=metric, threshold=threshold).select("fold", "method", "value")
-    name = {"equality_of_opportunity_difference": "EOD", "disparate_impact": "DI"}.get(
-        metric, metric
-    )
+    name = SHORT.get(metric, metric)
     label = f"{name} at {threshold}" if metric in ("f1", "brier") else name
     return over_folds(rows).select("method", pl.lit(label).alias("what"), "mean", "sd")
 
