@@ -27,6 +27,7 @@ from equipoise.evaluate.experiment import Running, run_experiment
 from equipoise.evaluate.folds import Fold, make_folds, strata_of
 from equipoise.evaluate.gains import PARTS, estimate_gains
 from equipoise.evaluate.judging import groupings_of
+from equipoise.evaluate.leakage import check_copies
 from equipoise.evaluate.learning import fit_predictor, fit_scores
 from equipoise.evaluate.ranking import Ranked, weighted_ranking
 from equipoise.evaluate.results import (
@@ -400,3 +401,32 @@ def test_the_tuned_threshold_is_the_tuning_parts() -> None:
         told = results.predictions.filter(fold=fold.number)["tuned_threshold"].unique()
         best = f1_threshold(tuning.to_sklearn().y, scores).value
         assert told.to_list() == [pytest.approx(best)]
+
+
+# ---- near-copies ----
+
+
+def invented(cohort: Cohort, train: Cohort) -> Cohort:
+    subjects = cohort.subjects.with_columns(synthetic=pl.lit(value=True))
+    return concat([train, replace(cohort, subjects=subjects)])
+
+
+@pytest.mark.parametrize("columns", [12, 24, 120])
+def test_draws_from_the_same_law_are_no_copies(columns: int) -> None:
+    train, held_out, fresh = (toy_cohort(n, columns, seed=n) for n in (300, 250, 2000))
+    check_copies(invented(fresh, train), held_out)
+    check_copies(train, held_out)
+
+
+def test_copies_of_held_out_visits_are_found() -> None:
+    train, held_out = toy_cohort(300, 120), toy_cohort(250, 120, seed=1)
+    few = held_out.take(np.arange(0, 250, 15))
+    with pytest.raises(LeakageError, match="held-out visits have a synthetic near-copy"):
+        check_copies(invented(few, train), held_out)
+
+    def cheat(train: Cohort, by: Sequence[str], **_: Any) -> Cohort:
+        del by
+        return invented(toy_cohort(160, 120), train)
+
+    with pytest.raises(LeakageError, match="near-copy"):
+        run(ToyRecords(toy_cohort(160, 120)), {"original": cheat})

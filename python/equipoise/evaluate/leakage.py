@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -9,6 +11,11 @@ import polars as pl
 from equipoise import schema
 from equipoise.cohort import Cohort
 from equipoise.errors import LeakageError
+from equipoise.evaluate.nearest import nearest_distance
+
+#: How many held-out visits are looked for among the synthetic ones, and the fewest codes they have.
+LOOKED_AT: Final = 1000
+FEWEST_CODES: Final = 5
 
 
 def check_leakage(training: Cohort, *, tuning: Cohort, held_out: Cohort) -> None:
@@ -36,6 +43,34 @@ def check_leakage(training: Cohort, *, tuning: Cohort, held_out: Cohort) -> None
                 )
     if schema.PERSON_ID in held_out.subjects.columns:
         _check_persons(training, tuning, held_out)
+
+
+def check_copies(training: Cohort, held_out: Cohort, seed: int = 0) -> None:
+    """Raise `LeakageError` if the synthetic visits of `training` are near-copies of held-out ones.
+
+    Looked at are up to `LOOKED_AT` held-out visits of `FEWEST_CODES` codes or more. One is copied
+    if a synthetic visit differs in at most a twentieth of its codes while no real training visit
+    does in fewer than a fifth: whoever has not seen it has no way to come so near. At least five
+    of them, and one in a hundred, are no chance.
+    """
+    synthetic = training.filter(training.subjects[schema.SYNTHETIC].fill_null(value=False))
+    real = training.filter(~training.subjects[schema.SYNTHETIC].fill_null(value=False))
+    if not len(synthetic.visits) or not len(real.visits):
+        return
+    visits = held_out.matrix()
+    codes = np.diff(visits.indptr)
+    places = np.flatnonzero(codes >= FEWEST_CODES)
+    if len(places) > LOOKED_AT:
+        rng = np.random.default_rng(seed)
+        places = np.sort(rng.choice(places, LOOKED_AT, replace=False))
+    near = nearest_distance(visits[places], synthetic.matrix()) <= codes[places] // 20
+    alone = nearest_distance(visits[places], real.matrix()) > codes[places] / 5
+    copied = int((near & alone).sum())
+    if copied >= 5 and copied > len(places) / 100:
+        raise LeakageError(
+            f"{copied} of {len(places)} held-out visits have a synthetic near-copy, and nothing "
+            "like it among the real training visits: what made it has seen them"
+        )
 
 
 def _check_persons(training: Cohort, tuning: Cohort, held_out: Cohort) -> None:

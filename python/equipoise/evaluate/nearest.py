@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,17 +66,35 @@ def nearest_rows(
     Both are CSR matrices of ones, so the squared distance is |a| + |b| - 2 a.b, a whole number.
     """
     number, found = rows.shape[0], np.empty((queries.shape[0], k), np.int64)
-    lengths, of_query = np.diff(rows.indptr), np.diff(queries.indptr)
-    columns = rows.T.tocsr()
-    size = max(1, HELD // max(1, number))
-    for start in range(0, queries.shape[0], size):
-        part = slice(start, start + size)
-        shared = (queries[part] @ columns).toarray().astype(np.int64)
-        distance = of_query[part, None] + lengths - 2 * shared
+    for part, distance in _distances(queries, rows):
         order = distance * number + np.arange(number)
         first = np.partition(order, k - 1, axis=1)[:, :k] if k < number else order
         found[part] = np.sort(first, axis=1) % number
     return found
+
+
+def nearest_distance(queries: sparse.csr_array, rows: sparse.csr_array) -> npt.NDArray[np.int64]:
+    """(q,) in how many columns each query differs from the row nearest to it.
+
+    Both are CSR matrices of ones, and there is at least one row.
+    """
+    found = np.empty(queries.shape[0], np.int64)
+    for part, distance in _distances(queries, rows):
+        found[part] = distance.min(axis=1)
+    return found
+
+
+def _distances(
+    queries: sparse.csr_array, rows: sparse.csr_array
+) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
+    """Some queries at a time, and their squared distances (part, n) to all rows."""
+    lengths, of_query = np.diff(rows.indptr), np.diff(queries.indptr)
+    columns = rows.T.tocsr()
+    size = max(1, HELD // max(1, rows.shape[0]))
+    for start in range(0, queries.shape[0], size):
+        part = slice(start, start + size)
+        shared = (queries[part] @ columns).toarray().astype(np.int64)
+        yield part, of_query[part, None] + lengths - 2 * shared
 
 
 def _sample(y: Labels, seed: int) -> npt.NDArray[np.int64]:

@@ -30,7 +30,7 @@ from equipoise.errors import DataError
 from equipoise.evaluate.cells import count_cells
 from equipoise.evaluate.classifier import Scores
 from equipoise.evaluate.downstream import Fit
-from equipoise.evaluate.leakage import check_leakage
+from equipoise.evaluate.leakage import check_copies, check_leakage
 from equipoise.evaluate.learning import fit_predictor
 from equipoise.training_set import TrainingSet
 
@@ -130,6 +130,7 @@ class Balancing:
                 want="the vocabulary of its training cohort",
                 got="another",
             )
+        check_copies(training.cohort, parts.held_out, self.seed)
         shutil.rmtree(self.training, ignore_errors=True)
         training.save(self.training)
         cells = count_cells(training, self.by)
