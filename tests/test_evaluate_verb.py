@@ -87,7 +87,7 @@ def test_what_was_finished_before_an_error_is_not_done_again(
 def test_a_group_of_one_value_and_cells_of_nobody_are_said(records: Path, tmp_path: Path) -> None:
     all_of_them = eq.VisitRecords.load(records)
     race = all_of_them.subjects["race"]
-    whites = all_of_them.take((race == "white").fill_null(value=False).arg_true().to_numpy())
+    whites = all_of_them.take((race == "White").fill_null(value=False).arg_true().to_numpy())
     whites.save(tmp_path / "whites")
     small = ("--folds", 2, "--methods", "original", "--models", "logistic_regression")
     out = tmp_path / "out"
