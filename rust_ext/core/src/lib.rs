@@ -8,5 +8,7 @@ mod error;
 pub mod keys;
 pub mod read;
 pub mod records;
+#[cfg(test)]
+mod scratch;
 
 pub use error::{Error, Report, Result};

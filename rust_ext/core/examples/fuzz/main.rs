@@ -10,10 +10,13 @@ mod check;
 mod mutate;
 mod oracle;
 mod random;
+#[path = "../../src/scratch.rs"]
+mod scratch;
 mod tables;
 
 use check::{Spoilt, check};
 use random::Random;
+use scratch::Scratch;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Mutex;
@@ -66,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::of(std::env::args().skip(1))?;
     let shm = Path::new("/dev/shm");
     let parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
-    let folder = tempfile::Builder::new().prefix("equipoise-fuzz-").tempdir_in(parent)?;
+    let folder = Scratch::new(&parent, "fuzz")?;
     // The core sets its own hook when it first reads rows; ours is to stand above that one. One table
     // may be refused by its header, a hundred are not.
     for number in 0..100 {

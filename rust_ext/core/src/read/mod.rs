@@ -295,6 +295,7 @@ fn undecodable(path: &Path, panic: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use std::io::Write;
@@ -315,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_any_thread_is_an_error() -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
+        let folder = Scratch::new(&std::env::temp_dir(), "panic")?;
         let text = format!("a,b\n{}", "1,2\n".repeat(200));
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         packed.write_all(text.as_bytes())?;
@@ -349,7 +350,7 @@ mod tests {
 
     #[test]
     fn who_said_stop_is_not_asked_again() -> std::io::Result<()> {
-        let folder = tempfile::tempdir()?;
+        let folder = Scratch::new(&std::env::temp_dir(), "stop")?;
         let path = folder.path().join("t.csv");
         std::fs::write(&path, format!("a,b\n{}", "1,2\n".repeat(250)))?;
         let table = Table { files: vec![path], columns: vec!["a".to_owned()] };
