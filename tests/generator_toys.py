@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import jax
@@ -20,6 +21,11 @@ from equipoise.vocabulary import Vocabulary
 SMALL = GeneratorConfig(
     width=16, layers=2, heads=2, head_hidden=16, block=3, max_visits=4, batch_subjects=16
 )
+
+
+def flags_for(devices: int) -> str:
+    """XLA_FLAGS of a process on a host of so many devices, with those of the tests kept."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
 
 
 @dataclass

@@ -20,7 +20,7 @@ from equipoise.generator.gathering import Gathering, Records, decode
 from equipoise.generator.lanes import Visits, logit_of_bits
 from equipoise.generator.network import initialise
 from equipoise.generator.orders import Order
-from generator_toys import plan_of, random_generator
+from generator_toys import flags_for, plan_of, random_generator
 
 COLLECTIVES = ("all-reduce", "all-gather", "collective-permute", "all-to-all", "reduce-scatter")
 
@@ -52,10 +52,13 @@ def on_devices(devices: int) -> list[str]:
         "text = compiled_text(g); print(len(jax.devices()), f'num_partitions={len(jax.devices())}'"
         " in text, [c for c in COLLECTIVES if c in text]); print(many_records(g))"
     )
-    flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **os.environ,
+            "XLA_FLAGS": flags_for(devices),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -18,7 +18,7 @@ import pytest
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import snapshots, train_generator
 from equipoise.generator.parallel import Layout, join_cluster
-from generator_toys import SMALL
+from generator_toys import SMALL, flags_for
 from toys import toy_cohort
 
 BY = ["race", "sex"]
@@ -36,7 +36,7 @@ def start(cache: Path, *words: str | Path, devices: int = 1, **env: str) -> subp
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": flags_for(devices),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -218,7 +218,7 @@ for shard in (True, False):
 """
     env = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": flags_for(4),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
