@@ -57,7 +57,7 @@ def kept(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in found
-        if path.parent.name != "training"
+        if path.parent.name != "training" and "/." not in str(path)
     }
 
 

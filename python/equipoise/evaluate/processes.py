@@ -25,8 +25,9 @@ ONE_THREAD: Final = {
     "MKL_NUM_THREADS": "1",
     "POLARS_MAX_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
+#: The same for XLA, beside what flags there are.
+_XLA: Final = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 #: Seconds between two looks at what the processes say.
 LOOK: Final = 0.2
 Said = SimpleQueue[tuple[str, int, int]]
@@ -126,7 +127,8 @@ def _pool(processes: int) -> Iterator[tuple[ProcessPoolExecutor, Said]]:
     before = set(multiprocessing.active_children())
     # Never forked: the libraries have threads, whose locks a fork would copy in whatever state.
     context = multiprocessing.get_context("spawn")
-    with _environment(ONE_THREAD):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {_XLA}".strip()
+    with _environment({**ONE_THREAD, "XLA_FLAGS": flags}):
         said: Said = context.SimpleQueue()
         pool = ProcessPoolExecutor(processes, context, _begin, (said,))
         try:
