@@ -17,7 +17,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Toys are compiled for longer than they run: that takes a third of the time without what makes code
 # fast. `XLA_FLAGS= make test` compiles all as users have it, the real demo's run always does.
-# The second flag is known to the jaxlib of Python 3.11 alone, and XLA stops on one it does not know.
+# The second flag is known to some versions alone, and XLA stops on one it does not know.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
