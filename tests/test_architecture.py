@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "python" / "equipoise"
 TIERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("terminal", "options"),
-    ("pipeline", "inspection"),
+    ("pipeline", "inspection", "sampler"),
     ("report",),
     ("evaluate", "balance", "generator", "cluster", "simulate"),
     ("training_set",),

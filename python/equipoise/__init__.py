@@ -1,5 +1,7 @@
 """Balance EHR training sets with realistic synthetic patients, and see what that bought."""
 
+from typing import TYPE_CHECKING, Any
+
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import DataError, EquipoiseError, LeakageError, UsageError
 from equipoise.records import (
@@ -20,6 +22,7 @@ __all__ = [
     "DataError",
     "EquipoiseError",
     "EventColumns",
+    "FairPlaySampler",
     "LeakageError",
     "UsageError",
     "VisitRecords",
@@ -34,3 +37,15 @@ __all__ = [
     "read_source",
     "read_tables",
 ]
+
+if TYPE_CHECKING:
+    from equipoise.sampler import FairPlaySampler
+
+
+def __getattr__(name: str) -> Any:
+    """`FairPlaySampler` when it is asked for: it brings scikit-learn and JAX."""
+    if name == "FairPlaySampler":
+        from equipoise.sampler import FairPlaySampler
+
+        return FairPlaySampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
