@@ -250,6 +250,7 @@ def test_a_hundred_patients_with_few_positives_run_and_say_what_is_missing(seed:
     assert set(results.metrics["status"]) >= {"ok", "no_positives"}
     assert any("too few to judge" in note for note in results.notes)
     assert any("as few as" in note for note in results.notes)
+    assert any("fewer than the 5 folds" in note for note in results.notes)
 
 
 def test_no_positive_to_tune_on_gives_nan_with_a_reason() -> None:

@@ -138,8 +138,9 @@ def resuming(out: Path | str, resume: bool, *, pieces: bool = False) -> Iterator
             _empty(work)
         try:
             yield work
-        except DataError:
-            if not pieces:
+        except BaseException as error:
+            of_no_use = isinstance(error, DataError) and not pieces
+            if of_no_use or not any(work.iterdir()):
                 shutil.rmtree(work)
             raise
         shutil.rmtree(work)

@@ -40,7 +40,8 @@ class Bars:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(escape(stage), total=total, note="")
-        self._bars.update(self._tasks[stage], completed=done, total=total)
+        # An experiment has hundreds of pieces: only those at work are shown.
+        self._bars.update(self._tasks[stage], completed=done, total=total, visible=done < total)
 
     def watch_training(self, look: Mapping[str, float]) -> None:
         """Show how training goes (`generator.fitting.Watch`)."""

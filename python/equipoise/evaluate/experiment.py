@@ -26,6 +26,7 @@ from equipoise.cohort import Cohort, check_groups
 from equipoise.errors import DataError, UsageError
 from equipoise.evaluate.downstream import Fit, models_named
 from equipoise.evaluate.folds import Fold, make_folds, strata_of
+from equipoise.evaluate.notes import on_folds
 from equipoise.evaluate.pieces import Balancing, Fitting, Method, Parts
 from equipoise.evaluate.pooling import pool
 from equipoise.evaluate.processes import check_sendable, work_off
@@ -127,7 +128,8 @@ def run_experiment(
         _check_same(keep, encode, setup, running.inputs)
         arms = _arms(keep, plan, setup, methods, fits, running.processes)
         work_off(Schedule(arms, encode, running.progress), running.processes, running.progress)
-        return pool(arms, setup, records.ledger, left_out, running.progress)
+        told = tuple(on_folds(records.subjects, setup.by, folds))
+        return pool(arms, setup, records.ledger, left_out, told, running.progress)
 
 
 @dataclass(frozen=True)

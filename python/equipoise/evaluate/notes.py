@@ -38,6 +38,17 @@ def on_data(
             yield f"{grouping.name}: {', '.join(largest)} are equally large; majority is {first}"
 
 
+def on_folds(subjects: pl.DataFrame, by: Sequence[str], folds: int) -> Iterator[str]:
+    """Notes on cells with fewer subjects than there are folds."""
+    keys = [schema.LABEL, *by]
+    cells = subjects.drop_nulls(keys).group_by(keys).len().sort(keys)
+    for row in cells.filter(pl.col("len") < folds).iter_rows(named=True):
+        yield (
+            f"{_cell(row, keys)}: {row['len']} subjects, fewer than the {folds} folds, so some "
+            "folds have nobody of them to be judged on"
+        )
+
+
 def _left_out(subjects: pl.DataFrame, grouping: Grouping) -> Iterator[str]:
     if grouping.left_out:
         groups = grouping.of(subjects)

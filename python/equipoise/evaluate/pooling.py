@@ -35,11 +35,12 @@ def pool(
     setup: Setup,
     ledger: pl.DataFrame,
     left_out: int,
+    told: Sequence[str] = (),
     progress: schema.Progress = schema.no_progress,
 ) -> Results:
-    """Judge the finished pieces together."""
+    """Judge the finished pieces together; `told` is what else there is to say."""
     progress("metrics and intervals", 0, 1)
-    predictions, tuning, cells, remarks = [], [], [], []
+    predictions, tuning, cells, remarks = [], [], [], [*told]
     training = {}
     for balancing, fittings in arms.items():
         at: Names = {"fold": balancing.fold, "method": balancing.name}
