@@ -2,7 +2,7 @@
 
 Behal et al. (MCRAGE, arXiv 2310.18430, 2023) train a conditional denoising diffusion model on the
 imbalanced data and fill the minority classes with its samples. Theirs adds Gaussian noise, and has
-no public code. On sparse binary columns Gaussian noise is no good (benches/studies/mcrage.md), and
+no public code. Gaussian noise has no place for a column that is 1 in one visit of a thousand, and
 discrete diffusion is what works for records of codes (EHR-D3PM, Han et al., arXiv 2404.12314,
 2024). So this one is discrete:
 
