@@ -81,6 +81,8 @@ bench: build ## Measure speed and memory against rivals (results are asserted eq
 	$(BIN)/python benches/extract.py
 	$(BIN)/python benches/refit.py
 	$(BIN)/python benches/bootstrap.py
+	$(BIN)/python benches/downstream.py
+	$(BIN)/python benches/sma.py
 	$(BIN)/python benches/generator.py
 
 clean: ## Remove what was built

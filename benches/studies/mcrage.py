@@ -3,8 +3,8 @@
     python benches/studies/mcrage.py [--data ../shared/data] [--seed 0]
 
 Four fifths of the subjects are learned from (a tenth of them tells when to stop); as many visits
-are drawn, in the same cells. R2 is that of the columns' shares, and of the shares of pairs of columns,
-against the last fifth; "training visits" is what no generator can expect to pass.
+are drawn, in the same cells. R2 is that of the columns' shares, and of the shares of pairs of
+columns, against the last fifth; "training visits" is what no generator can expect to pass.
 """
 
 from __future__ import annotations
