@@ -35,6 +35,7 @@ from equipoise.cohort import Cohort, concat
 from equipoise.errors import UsageError
 from equipoise.evaluate.experiment import Running, run_experiment
 from equipoise.evaluate.over_models import MEAN_OF_MODELS, over_models
+from equipoise.evaluate.processes import cores
 from equipoise.evaluate.results import Results, over_folds
 from equipoise.terminal import progress_bars
 
@@ -113,7 +114,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--min-share", type=float, default=0.01)
     parser.add_argument("--patients", type=int, default=20_000, help="of the simulated hospital")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--dry", action="store_true", help="leave balancing.md as it is")
     return parser.parse_args()

@@ -173,6 +173,7 @@ def run_all(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
 def _compare(records: VisitRecords, comparison: Comparison, job: Job, keep: Path) -> Results:
     from equipoise.evaluate.downstream import models_named
     from equipoise.evaluate.experiment import Running, run_experiment
+    from equipoise.evaluate.processes import cores
 
     return run_experiment(
         records,
@@ -183,7 +184,7 @@ def _compare(records: VisitRecords, comparison: Comparison, job: Job, keep: Path
         seed=comparison.seed,
         settings=comparison.settings,
         min_share=comparison.min_share,
-        running=Running(job.threads, keep, job.inputs, job.progress),
+        running=Running(job.threads or cores(), keep, job.inputs, job.progress),
     )
 
 

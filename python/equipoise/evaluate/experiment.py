@@ -7,7 +7,6 @@ by nothing, which a guard checks before each model is fitted. How the work is cu
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,21 +54,17 @@ class Records(Protocol):
 class Running:
     """How the work is done, on which the results do not depend.
 
-    threads: pieces at a time, each in a process of its own (default: all cores; with 1, in this
-    process). keep: the folder where finished pieces stay, so that a further run goes on with them;
-    without it they go when the run ends. inputs: digests of what the records were made from, which
-    have to be the same for that.
+    threads: pieces at a time; with 1 in this process, with more each in a process of its own, which
+    as always takes a script whose work is under `if __name__ == "__main__":`. keep: the folder
+    where finished pieces stay, so that a further run goes on with them; without it they go when the
+    run ends. inputs: digests of what the records were made from, which have to be the same for
+    that.
     """
 
-    threads: int | None = None
+    threads: int = 1
     keep: Path | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
     progress: schema.Progress = schema.no_progress
-
-    @property
-    def processes(self) -> int:
-        """How many pieces at a time."""
-        return self.threads or len(os.sched_getaffinity(0))
 
     @contextmanager
     def kept(self) -> Iterator[Path]:
@@ -126,8 +121,8 @@ def run_experiment(
     encode = _Encoder(records, plan, settings or VocabularySettings())
     with running.kept() as keep:
         _check_same(keep, encode, setup, running.inputs)
-        arms = _arms(keep, plan, setup, methods, fits, running.processes)
-        work_off(Schedule(arms, encode, running.progress), running.processes, running.progress)
+        arms = _arms(keep, plan, setup, methods, fits, running.threads)
+        work_off(Schedule(arms, encode, running.progress), running.threads, running.progress)
         told = tuple(on_folds(records.subjects, setup.by, folds))
         return pool(arms, setup, records.ledger, left_out, told, running.progress)
 
