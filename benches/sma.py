@@ -5,7 +5,7 @@ python benches/sma.py [--wide] [--rows 16000] [--parents 100] [--alpha 0.05] [--
 1,301 columns, or 9,671 with `--wide`. A visit has about 40 ones: codes as rare as 1 / rank, made
 likelier by one of 40 latent conditions, which label and group shift, and 50 labs of ten bins, each
 measured or not. All cells are filled up to the largest. R2 is that of `evaluate.fidelity`, against
-fresh rows of the same law in the same cells, which copies and other fresh rows are held against too.
+fresh rows of the same law in the same cells; copies and other fresh rows are held against them too.
 """
 
 from __future__ import annotations
