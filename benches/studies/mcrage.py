@@ -1,21 +1,31 @@
-"""Whether MCRAGE's diffusion has the right marginals: SUPPORT2, against held-out visits.
+"""Are the marginals of mcrage's visits right? Against simpler ways to make visits.
 
-    python benches/studies/mcrage.py [--data ../shared/data] [--seed 0]
+    python benches/studies/mcrage.py support2|simulated [--data ../shared/data] [--by race]
+        [--seed 0] [--patients 15000] [--steps 1 5 10 50]
 
-Four fifths of the subjects are learned from (a tenth of them tells when to stop); as many visits
-are drawn, in the same cells. R2 is that of the columns' shares, and of the shares of pairs of
-columns, against the last fifth; "training visits" is what no generator can expect to pass.
+Four fifths of the subjects are learned from (a tenth of them tunes) and as many visits are made of
+the same cells: by mcrage, by columns that are independent given the cell, and by a plain Gaussian
+diffusion whose values above 0.5 are ones. All are held against the last fifth. The tables go into
+mcrage.md, in the section of that data set and seed; `--dry` only prints them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+import optax
 import polars as pl
 from scipy import sparse
 
@@ -24,106 +34,202 @@ from equipoise import schema
 from equipoise.balance.diffusion.config import DiffusionConfig
 from equipoise.balance.diffusion.mcrage import Rows, draw, fit
 from equipoise.balance.diffusion.variables import variables_of
-from equipoise.balance.plan import REAL, cells_of
-from equipoise.balance.rows import CellRows, rows_of
+from equipoise.evaluate.fidelity import fidelity, sizes
 from equipoise.generator.conditions import Conditions
-from equipoise.ragged import offsets_of
+from generator import markdown, read
 
-BY = ["race"]
+HERE: Final = Path(__file__).resolve().parent
+#: Steps of the Gaussian diffusion's noise, and of its training, at rows of 256.
+NOISE_STEPS: Final = 200
+GAUSSIAN_STEPS: Final = 6000
+Floats = npt.NDArray[np.float32]
+Maker = Callable[[Rows, Rows, eq.Vocabulary, int], Floats]
 
 
 def main() -> None:
+    arguments = parse()
+    records = read(arguments.dataset, arguments.data, arguments.patients)
+    train, tuning, held_out = cohorts(records, arguments.seed)
+    by = arguments.by
+    conditions = Conditions.of(train.subjects.drop_nulls([schema.LABEL, *by]), by)
+    real, train, tuning = (
+        part.filter(conditions.known(part.subjects)) for part in (held_out, train, tuning)
+    )
+    rows, tune = (Rows(part.matrix(), conditions.encode(part.subjects)) for part in (train, tuning))
+    makers: dict[str, Maker] = {
+        "independent columns by cell": independent,
+        "Gaussian diffusion, cut at 0.5": gaussian,
+        **{f"mcrage, {steps} steps": partial(diffused, steps=steps) for steps in arguments.steps},
+    }
+    text = [
+        f"`python benches/studies/mcrage.py {' '.join(sys.argv[1:])}`",
+        "",
+        f"{train!r} to learn from; {tuning!r} tunes; {real!r} held out. "
+        f"{asdict(DiffusionConfig.for_rows(*rows.X.shape))}",
+        "",
+    ]
+    judged, by_cell = [ceiling(real, train)], []
+    for name, make in makers.items():
+        began = time.process_time()
+        X = make(rows, tune, train.vocabulary, arguments.seed)
+        seconds = time.process_time() - began
+        made = visits_of(train, X)
+        judged.append(judge(name, real, made, seconds))
+        cells = fidelity(real, made, train=train, by=by, fewest=50)
+        by_cell.append(cells.filter(what="codes").with_columns(pl.lit(name).alias("method")))
+        print(judged[-1], flush=True)
+    text += markdown(pl.DataFrame(judged)) + markdown(cell_table(pl.concat(by_cell), by))
+    section = "\n".join(text)
+    print(section)
+    if not arguments.dry:
+        write(f"{arguments.dataset}, seed {arguments.seed}", section)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("dataset", choices=["support2", "simulated"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--by", nargs="*", default=["race"])
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    records = eq.read_tables(asked.data / "support2", "support2")
-    learning, held_out = records.split(fraction=0.8, seed=asked.seed)
-    fitting, tuning = learning.split(fraction=0.9, seed=asked.seed)
-    vocabulary = eq.Vocabulary.fit(fitting)
-    train, tune, judge = (part.encode(vocabulary) for part in (fitting, tuning, held_out))
-    real, watched, unseen = (rows_of(part, BY) for part in (train, tune, judge))
-    cells, _ = cells_of(train, BY)
-    conditions = Conditions(cells.select(schema.LABEL, *BY, pl.col(REAL).alias("subjects")),
-                            tuple(BY))  # fmt: skip
-    bits = conditions.encode(cells)[real.cell]
-    config = DiffusionConfig.for_rows(*real.X.shape)
-    start = time.process_time()
-    model = fit(
-        Rows(real.X, bits),
-        Rows(watched.X, conditions.encode(cells_of(tune, BY)[0])[watched.cell]),
-        variables_of(vocabulary, real.X),
-        config,
-        asked.seed,
-        schema.no_progress,
+    parser.add_argument("--patients", type=int, default=15_000, help="of the simulated hospital")
+    parser.add_argument("--steps", nargs="*", type=int, default=[1, 5, 10, 50])
+    parser.add_argument("--dry", action="store_true", help="leave mcrage.md as it is")
+    return parser.parse_args()
+
+
+def cohorts(records: eq.VisitRecords, seed: int) -> tuple[eq.Cohort, eq.Cohort, eq.Cohort]:
+    """To learn from, to tune by and to hold against, by the first one's vocabulary."""
+    labelled = np.flatnonzero(records.subjects[schema.LABEL].is_not_null().to_numpy())
+    known, held_out = records.take(labelled).split(fraction=0.8, seed=seed)
+    train, tuning = known.split(fraction=0.9, seed=seed)
+    vocabulary = train.fit_vocabulary()
+    return train.encode(vocabulary), tuning.encode(vocabulary), held_out.encode(vocabulary)
+
+
+def diffused(rows: Rows, tune: Rows, of: eq.Vocabulary, seed: int, steps: int) -> Floats:
+    """Rows of mcrage, whose training does not know in how many steps they will be made."""
+    config = replace(DiffusionConfig.for_rows(*rows.X.shape), reverse_steps=steps)
+    model = fit(rows, tune, variables_of(of, rows.X), config, seed)
+    print(f"{len(model.history)} looks, the best {min(model.history):.2f} nats", flush=True)
+    return draw(model, rows.bits, seed + 1).toarray()
+
+
+def independent(rows: Rows, tune: Rows, of: eq.Vocabulary, seed: int) -> Floats:
+    """Each column by its share of the cell's own rows, whatever the others are."""
+    rng, made = np.random.default_rng(seed), np.zeros(rows.X.shape, np.float32)
+    for bits in np.unique(rows.bits, axis=0):
+        own = np.flatnonzero((rows.bits == bits).all(1))
+        share_V = rows.X[own].toarray().mean(0)
+        made[own] = rng.random((len(own), len(share_V))) < share_V
+    return made
+
+
+def gaussian(rows: Rows, tune: Rows, of: eq.Vocabulary, seed: int) -> Floats:
+    """DDPM (Ho et al., 2020) of the 0/1 columns as numbers -1 and 1; network as wide as ours."""
+    width, columns = 256, rows.X.shape[1]
+    kept = jnp.cos(jnp.arange(NOISE_STEPS + 1) / NOISE_STEPS * jnp.pi / 2 * 0.99) ** 2
+    shapes = [(columns + rows.bits.shape[1] + 16, width), (width, width), (width, columns)]
+    keys = jax.random.split(jax.random.key(seed), len(shapes))
+    params = [
+        (jax.random.normal(key, shape) / shape[0] ** 0.5, jnp.zeros(shape[1]))
+        for key, shape in zip(keys, shapes, strict=True)
+    ]
+
+    def noise(params, x, t, bits):
+        waves = t[:, None] / NOISE_STEPS * jnp.pi * 2.0 ** jnp.arange(8)
+        h = jnp.concatenate([x, bits, jnp.sin(waves), jnp.cos(waves)], -1)
+        for place, (weight, bias) in enumerate(params):
+            h = h @ weight + bias
+            h = jax.nn.gelu(h) if place + 1 < len(params) else h
+        return h
+
+    adam = optax.adam(1e-3)
+
+    @jax.jit
+    def step(params, state, key, x, bits):
+        of_t, of_e = jax.random.split(key)
+        t = jax.random.randint(of_t, (len(x),), 1, NOISE_STEPS + 1)
+        e, a = jax.random.normal(of_e, x.shape), kept[t][:, None]
+        noisy = jnp.sqrt(a) * x + jnp.sqrt(1 - a) * e
+        gradient = jax.grad(lambda p: ((noise(p, noisy, t, bits) - e) ** 2).mean())(params)
+        change, state = adam.update(gradient, state)
+        return optax.apply_updates(params, change), state
+
+    @jax.jit
+    def sample(params, key, bits):
+        def back(i, x):
+            t = NOISE_STEPS - i
+            a, before = kept[t], kept[t - 1]
+            e = noise(params, x, jnp.full(len(x), t), bits)
+            clean = jnp.clip((x - jnp.sqrt(1 - a) * e) / jnp.sqrt(a), -1, 1)
+            b = 1 - a / before
+            mean = jnp.sqrt(before) * b * clean + jnp.sqrt(1 - b) * (1 - before) * x
+            spread = jnp.sqrt(b * (1 - before) / (1 - a))
+            return mean / (1 - a) + spread * jax.random.normal(jax.random.fold_in(key, i), x.shape)
+
+        first = jax.random.normal(jax.random.fold_in(key, NOISE_STEPS), (len(bits), columns))
+        return jax.lax.fori_loop(0, NOISE_STEPS, back, first)
+
+    state, key, rng = adam.init(params), jax.random.key(seed + 1), np.random.default_rng(seed)
+    for number in range(GAUSSIAN_STEPS):
+        chosen = rng.integers(0, len(rows.bits), 256)
+        x = 2 * rows.X[chosen].toarray() - 1
+        params, state = step(params, state, jax.random.fold_in(key, number), x, rows.bits[chosen])
+    # Half-way between 0 and 1 is 0 here.
+    return np.asarray(sample(params, jax.random.key(seed + 2), rows.bits) > 0, np.float32)
+
+
+def visits_of(train: eq.Cohort, X: Floats) -> eq.Cohort:
+    """These rows as the visits of the subjects of `train`."""
+    rows = sparse.csr_array(X)
+    offsets, codes = rows.indptr.astype(np.int64), rows.indices.astype(np.int32)
+    return replace(train, code_offsets=offsets, codes=codes)
+
+
+def ceiling(real: eq.Cohort, train: eq.Cohort) -> dict[str, object]:
+    return judge("the real training subjects (ceiling)", real, train, None)
+
+
+def judge(name: str, real: eq.Cohort, made: eq.Cohort, seconds: float | None) -> dict[str, object]:
+    r2 = dict(fidelity(real, made).select("what", "r2").iter_rows())
+    error = sizes(real, made).filter(what="codes per visit")["relative_error"].to_list()
+    return {
+        "visits": name,
+        "R2 codes": r2["codes"],
+        "R2 pairs": r2["pairs"],
+        "codes a visit, %": 100 * error[0],
+        "their sd, %": 100 * error[1],
+        "two bins of a lab, % of visits": 100 * clashing(made),
+        "CPU s": None if seconds is None else round(seconds),
+    }
+
+
+def clashing(cohort: eq.Cohort) -> float:
+    """The share of visits that have two bins of one lab, which no stay can have."""
+    named = cohort.vocabulary.columns.with_row_index("column").filter(kind="lab")
+    X, clash = cohort.matrix(), np.zeros(len(cohort.visits), bool)
+    for columns in named.group_by("code").agg("column")["column"]:
+        clash |= X[:, columns.to_numpy()].sum(axis=1) > 1
+    return float(clash.mean())
+
+
+def cell_table(cells: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """R2 of codes by cell, one column a method."""
+    enough = cells.filter(status="ok")
+    keys = [schema.LABEL, *by, "real_visits", "synthetic_visits", "ceiling"]
+    return enough.pivot("method", index=keys, values="r2").sort(keys)
+
+
+def write(name: str, section: str) -> None:
+    """Put the section between its markers in mcrage.md, at the end if there are none yet."""
+    path = HERE / "mcrage.md"
+    text = path.read_text() if path.exists() else "# mcrage, measured\n"
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    block = f"{begin}\n## {name}\n{section}\n{end}"
+    found = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    path.write_text(
+        found.sub(lambda _: block, text) if found.search(text) else f"{text}\n{block}\n"
     )
-    trained = time.process_time()
-    new = draw(model, bits, asked.seed, schema.no_progress)
-    done = time.process_time()
-    print(f"{len(real.cell)} visits to learn from, {real.X.shape[1]} columns; {config}")
-    print(f"fitted in {trained - start:.0f} s of processors, drawn in {done - trained:.0f} s\n")
-    table(real, CellRows(new, real.cell), alone(real, asked.seed), unseen, cells)
-    print(f"\nVisits with two bins of one lab: {doubled(new, vocabulary)} of {new.shape[0]}")
-
-
-def table(
-    real: CellRows, new: CellRows, single: CellRows, unseen: CellRows, cells: pl.DataFrame
-) -> None:
-    print("| cell | held-out visits | | R2 columns | R2 pairs | codes a visit | sd |")
-    print("|---|---|---|---|---|---|---|")
-    sizes = np.bincount(unseen.cell, minlength=len(cells))
-    for place in [None, *np.flatnonzero(sizes >= 100)]:
-        name = "all" if place is None else " ".join(str(v) for v in cells.row(int(place))[:-1])
-        truth = part(unseen, place)
-        for what, rows in (
-            ("training visits", real), ("mcrage", new), ("columns drawn alone", single)
-        ):  # fmt: skip
-            got = part(rows, place)
-            lengths = np.diff(got.indptr)
-            print(
-                f"| {name} | {truth.shape[0]} | {what} | {r2(shares(truth), shares(got)):.4f} | "
-                f"{r2(pairs(truth), pairs(got)):.4f} | {lengths.mean():.2f} | {lengths.std():.2f} |"
-            )
-    lengths = np.diff(unseen.X.indptr)
-    print(f"\nHeld out: {lengths.mean():.2f} codes a visit, sd {lengths.std():.2f}.")
-
-
-def alone(real: CellRows, seed: int) -> CellRows:
-    """Each column drawn by its share in the cell, without the others."""
-    rng = np.random.default_rng(seed)
-    dense = np.zeros(real.X.shape, np.float32)
-    for place in np.unique(real.cell):
-        rows = np.flatnonzero(real.cell == place)
-        share = real.X[rows].mean(axis=0)
-        dense[rows] = rng.random((len(rows), real.X.shape[1])) < share
-    return CellRows(sparse.csr_array(dense), real.cell)
-
-
-def part(rows: CellRows, place: Any) -> sparse.csr_array:
-    return rows.X if place is None else rows.X[np.flatnonzero(rows.cell == place)]
-
-
-def shares(X: sparse.csr_array) -> npt.NDArray[np.float64]:
-    return np.asarray(X.mean(axis=0)).ravel()
-
-
-def pairs(X: sparse.csr_array) -> npt.NDArray[np.float64]:
-    both = (X.T @ X).toarray() / X.shape[0]
-    return both[np.triu_indices(len(both), 1)]
-
-
-def r2(truth: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> float:
-    return float(1 - ((truth - got) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
-
-
-def doubled(X: sparse.csr_array, vocabulary: eq.Vocabulary) -> int:
-    is_lab = (vocabulary.columns["kind"] == "lab").to_numpy()
-    lab = vocabulary.columns["code"].rank("dense").to_numpy().astype(int)
-    belongs = sparse.csr_array(
-        (np.ones(is_lab.sum()), lab[is_lab], offsets_of(is_lab.astype(np.int64))),
-        shape=(len(is_lab), lab.max() + 1),
-    )
-    return int(((X @ belongs).toarray() > 1).any(axis=1).sum())
 
 
 if __name__ == "__main__":
