@@ -17,6 +17,7 @@ import pytest
 
 from equipoise.evaluate import calibration, counts, fairness, gains, group_metrics, judging
 from equipoise.evaluate.benefit import FEWEST_POSITIVES
+from equipoise.evaluate.results import Results
 from equipoise.report import words
 from equipoise.report.figures import INKS, Bar, Mark, Row, Series, bars_figure, dots_figure
 from equipoise.report.html import render, write_report
@@ -29,6 +30,7 @@ from equipoise.report.summary import (
     metric_means,
     outline_of,
     totals_of,
+    with_mean,
 )
 from equipoise.report.verdict import interval_text, judge
 from equipoise.report.words import count, number, share, signed
@@ -125,7 +127,7 @@ def test_hostile_names_in_every_place() -> None:
 
 def test_every_figure_is_well_formed_and_follows_the_theme(hospital: str) -> None:
     figures = [svg for svg in svgs(hospital) if "role=" in svg]
-    assert len(figures) == 4 + 2 * 2 + 2 + 2 * 2
+    assert len(figures) == 4 + 3 * (2 + 1 + 2)
     for svg in figures:
         assert ET.fromstring(svg).get("aria-label")
         tags = "".join(re.findall(r"<[a-z][^<>]*>", svg))
@@ -308,6 +310,56 @@ def test_the_verdict_of_two_models_that_disagree() -> None:
         gains[(model, "fairplay", "overall", "overall", "f1", "information")] = gain
     headline = judge(gains, outline_of(results)).headline
     assert "is above zero with xgboost and cannot be told from zero with logistic" in headline
+
+
+def test_the_mean_of_several_models_comes_first_and_the_models_are_folded(hospital: str) -> None:
+    captions = re.findall(r"<caption>All patients, (.*?)</caption>", hospital)
+    assert captions[:3] == ["mean of models", "logistic regression", "xgboost"]
+    before = hospital[: hospital.index("<caption>All patients, logistic regression")]
+    assert before.count("<details>") > before.count("</details>")
+    assert "On average over the models" in sentences(fake_results(300, folds=2))
+    assert "mean of models" not in render(fake_results(300, **SMALL), MANIFEST)
+
+
+def sentences(results: Results) -> str:
+    return " ".join(judge(gains_of(results.gains), outline_of(results)).sentences)
+
+
+def test_a_mean_over_models_is_unknown_where_a_model_is() -> None:
+    results = fake_results(300, **{**SMALL, "models": ("a", "b")})
+    one = (pl.col("model") == "b") & (pl.col("metric") == "f1") & (pl.col("fold") == 0)
+    metrics = results.metrics.with_columns(
+        pl.when(one).then(pl.lit("no_positives")).otherwise("status").alias("status"),
+        pl.when(one).then(pl.lit(float("nan"))).otherwise("value").alias("value"),
+    )
+    means = metric_means(with_mean(metrics), outline_of(results))
+    mean = means["mean of models", "fairplay", "tuned", "overall", "overall", "f1"]
+    arm = {"method": "fairplay", "threshold": "tuned", "by": "overall", "metric": "f1"}
+    known = metrics.filter(fold=1, **arm)
+    assert (mean.folds, mean.of, mean.reason) == (1, 2, "no_positives")
+    assert mean.mean == pytest.approx(known["value"].mean())
+
+
+def test_the_further_controls_have_their_tables(hospital: str) -> None:
+    for part in words.CONTROL_PARTS.values():
+        assert f'<th class="n">{part}</th>' in hospital
+    assert "fairplay, tuned by group" in hospital and "fairplay, priors corrected" in hospital
+    full = fake_results(200, **SMALL)
+    few = replace(full, metrics=full.metrics.filter(pl.col("threshold").is_in(["0.5", "tuned"])))
+    assert "Further controls" not in render(few, MANIFEST)
+
+
+def test_p_values_stand_beside_the_information_part(hospital: str) -> None:
+    assert '<td class="n">0.060</td>' in hospital
+    told = [words.p_value(p) for p in (0.0011, 0.0304, 0.4, None, float("nan"))]
+    assert told == ["<0.002", "0.030", "0.40", "–", "–"]
+
+
+def test_groups_that_chance_explains_are_not_counted_after_correction() -> None:
+    results = fake_results(900, folds=2)
+    assert "groups, none can be told from zero" in sentences(results)
+    sure = replace(results, gains=results.gains.with_columns(pl.lit(0.001).alias("p_holm")))
+    assert re.search(r"groups, \d can be told from zero", sentences(sure))
 
 
 def test_intervals_never_round_a_bound_onto_zero() -> None:

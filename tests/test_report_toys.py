@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from equipoise.evaluate.judging import CUTS
+from equipoise.evaluate.over_models import MEAN_OF_MODELS
 from equipoise.evaluate.results import FRAMES, Results
 
 HOSTILE = "<script>alert(1)</script> & $x$"
@@ -55,7 +57,7 @@ def fake_results(
     for fold, method, model in itertools.product(range(folds), methods, models):
         test = people.filter(pl.col("subject_id") % folds == fold)
         predictions.append(_predicted(test, fold, method, model, rng))
-        for threshold in ("0.5", "tuned"):
+        for threshold in CUTS:
             arm = {"fold": fold, "method": method, "model": model, "threshold": threshold}
             for name, columns in sections.items():
                 metrics += _metric_rows(test, arm, name, columns, estimable, rng)
@@ -149,6 +151,7 @@ def _gain_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = []
     arms = [name for name in methods if name != "original"]
+    models = [*models, MEAN_OF_MODELS] if len(models) > 1 else models
     for (by, columns), model, method in itertools.product(sections.items(), models, arms):
         groups = [
             (name, positives, ("f1", "auroc", "ap")) for name, positives in _groups(people, columns)
@@ -159,15 +162,17 @@ def _gain_rows(
             ok = positives >= 10 and (estimable or not columns)
             half = 0.35 / max(positives, 1) ** 0.5
             for metric, (part, middle) in itertools.product(
-                metrics, (("total", 0.22), ("threshold", 0.21), ("information", shift))
-            ):
+                metrics,
+                (("total", 0.22), ("threshold", 0.21), ("information", shift),
+                 ("group_threshold", 0.21), ("group_information", shift), ("corrected", 0.0)),
+            ):  # fmt: skip
                 if metric in ("auroc", "ap") and part != "information":
                     continue
                 value = middle + rng.normal(0, half / 4) * bool(columns)
                 rows.append(
                     {"model": model, "method": method, "by": by, "group": group,
                      "metric": metric, "part": part, "value": value if positives else float("nan"),
-                     "low": value - half, "high": value + half,
+                     "low": value - half, "high": value + half, "p": 0.03, "p_holm": 0.06,
                      "status": "ok" if ok else "too_few" if positives else "no_positives"}
                 )  # fmt: skip
     return rows

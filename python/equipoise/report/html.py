@@ -24,6 +24,7 @@ from equipoise.report.summary import (
     metric_means,
     outline_of,
     totals_of,
+    with_mean,
 )
 from equipoise.report.verdict import judge
 
@@ -59,8 +60,9 @@ def write_report(results: Results, out: Path, *, manifest: Mapping[str, Any]) ->
 def render(results: Results, manifest: Mapping[str, Any]) -> str:
     """The page as text."""
     outline = outline_of(results)
-    means = metric_means(results.metrics, outline)
-    fairness = means_of(results.fairness, ["model", "method", "threshold", "by", "metric"])
+    means = metric_means(with_mean(results.metrics), outline)
+    arm = ["model", "method", "threshold", "by", "metric"]
+    fairness = means_of(with_mean(results.fairness), arm)
     gains = gains_of(results.gains)
     config = manifest.get("config") or {}
     return _environment().get_template("report.html.j2").render(

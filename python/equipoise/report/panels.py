@@ -105,7 +105,7 @@ def f1_panels(means: Means, outline: Outline) -> list[Panel]:
     limits = (0.0, min(max(top * 1.06, 0.1), 1.02))
     panels = []
     for part, sections in enumerate(_bundles(outline)):
-        for place, model in enumerate(outline.models):
+        for place, model in enumerate(outline.shown):
             rows = []
             for by in sections:
                 rows += _heading(by, sections)
@@ -121,7 +121,7 @@ def f1_panels(means: Means, outline: Outline) -> list[Panel]:
                 dots_figure, series=[look for *_, look in looks], name=f"f1{part}{place}",
                 title=f"F1 by group and method, {title}", xlabel="F1", limits=limits,
             )  # fmt: skip
-            panels.append(_panel(title, rows, draw, _folded(outline, sections)))
+            panels.append(_panel(title, rows, draw, _folded(outline, model, sections)))
     return panels
 
 
@@ -129,7 +129,7 @@ def gain_overall_panels(gains: Gains, outline: Outline) -> list[Panel]:
     """The parts of every method's gain for all patients together, one panel per model."""
     limits = _limits(gains, [OVERALL])
     panels = []
-    for place, model in enumerate(outline.models):
+    for place, model in enumerate(outline.shown):
         found = {
             method: [
                 gains.get((model, method, OVERALL, OVERALL, "f1", part), Gain()) for part in PARTS
@@ -141,7 +141,7 @@ def gain_overall_panels(gains: Gains, outline: Outline) -> list[Panel]:
             dots_figure, series=part_series(), name=f"gain{place}", zero=True, limits=limits,
             title=f"What balancing bought overall, {plain(model)}", xlabel="difference in F1",
         )  # fmt: skip
-        panels.append(_panel(plain(model), rows, draw))
+        panels.append(_panel(plain(model), rows, draw, _folded(outline, model)))
     return panels
 
 
@@ -152,7 +152,7 @@ def gain_group_panels(gains: Gains, outline: Outline) -> list[Panel]:
     for part, sections in enumerate(_bundles(outline)):
         groups = [by for by in sections if by != OVERALL]
         limits = _limits(gains, groups)
-        for place, model in enumerate(outline.models if groups else ()):
+        for place, model in enumerate(outline.shown if groups else ()):
             rows = []
             for by in groups:
                 rows += _heading(by, sections)
@@ -169,7 +169,7 @@ def gain_group_panels(gains: Gains, outline: Outline) -> list[Panel]:
                 title=f"What {plain(method)} bought by group, {title}", limits=limits,
                 xlabel="difference in F1",
             )  # fmt: skip
-            panels.append(_panel(title, rows, draw, _folded(outline, sections)))
+            panels.append(_panel(title, rows, draw, _folded(outline, model, sections)))
     return panels
 
 
@@ -205,8 +205,9 @@ def _panel(
     return Panel(title, "", note=f"{which} is estimable: {'; '.join(reasons)}.")
 
 
-def _folded(outline: Outline, sections: Sequence[str]) -> bool:
-    return any(len(outline.groups[by]) > MANY for by in sections)
+def _folded(outline: Outline, model: str, sections: Sequence[str] = ()) -> bool:
+    """Whether there are many groups, or it is one of several models behind their mean."""
+    return model != outline.shown[0] or any(len(outline.groups[by]) > MANY for by in sections)
 
 
 def _heading(by: str, sections: Sequence[str]) -> list[Row]:

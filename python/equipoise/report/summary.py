@@ -11,7 +11,18 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.evaluate.benefit import FEWEST_POSITIVES
-from equipoise.report.words import FAIRNESS, HALF, METRICS, ORIGINAL, OVERALL, RATES, TUNED
+from equipoise.evaluate.over_models import MEAN_OF_MODELS, over_models
+from equipoise.report.words import (
+    CORRECTED,
+    FAIRNESS,
+    GROUP_TUNED,
+    HALF,
+    METRICS,
+    ORIGINAL,
+    OVERALL,
+    RATES,
+    TUNED,
+)
 
 if TYPE_CHECKING:
     from equipoise.evaluate.results import Results
@@ -38,12 +49,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Gain:
-    """One part of a gain with its paired interval, or why there is none."""
+    """One part of a gain with its paired interval, or why there is none.
+
+    p: two-sided, of no gain; corrected by Holm where there are several groups.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     reason: str | None = "missing"
+    p: float | None = None
 
     @property
     def told(self) -> str:
@@ -60,6 +75,7 @@ class Outline:
     focus: the balancing method the page is about, None if only the original was run.
     groups: for every `by`, overall first, its groups by size.
     sizes: (test rows, positives) of (by, group), summed over folds.
+    series: methods at 0.5 and at the tuned threshold; further: under the two other controls.
     """
 
     methods: tuple[str, ...]
@@ -70,6 +86,7 @@ class Outline:
     groups: dict[str, tuple[str, ...]]
     sizes: dict[tuple[str, str], tuple[int, int]]
     series: tuple[tuple[str, str], ...]
+    further: tuple[tuple[str, str], ...]
     metrics: tuple[str, ...]
     fairness: tuple[str, ...]
 
@@ -77,6 +94,11 @@ class Outline:
     def balancing(self) -> tuple[str, ...]:
         """The methods other than the original."""
         return tuple(method for method in self.methods if method != ORIGINAL)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The models, and before them their mean, if there are several."""
+        return (MEAN_OF_MODELS, *self.models) if len(self.models) > 1 else self.models
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -121,12 +143,11 @@ def outline_of(results: Results) -> Outline:
     made = results.cells.filter(pl.col("synthetic") > 0)["method"].unique().to_list()
     makers = [method for method in balancing if method in made]
     focus = "fairplay" if "fairplay" in balancing else next(iter(makers or balancing[::-1]), None)
-    series = [
-        (method, threshold)
-        for method in methods
-        for threshold in (HALF, TUNED)
-        if not metrics.filter(method=method, threshold=threshold).is_empty()
-    ]
+    arms = set(metrics.select("method", "threshold").unique().iter_rows())
+    series, further = (
+        tuple((m, cut) for m in methods for cut in cuts if (m, cut) in arms)
+        for cuts in ((HALF, TUNED), (GROUP_TUNED, CORRECTED))
+    )
     sizes = _sizes(metrics)
     groups: dict[str, list[str]] = {OVERALL: []}
     for by, group in sorted(sizes, key=lambda key: (-sizes[key][0], key[1])):
@@ -140,10 +161,18 @@ def outline_of(results: Results) -> Outline:
         generates=focus in made,
         groups={by: tuple(groups[by]) for by in order},
         sizes=sizes,
-        series=tuple(series),
+        series=series,
+        further=further,
         metrics=tuple(_known_first(METRICS, _unique(metrics, "metric"))),
         fairness=tuple(_known_first(FAIRNESS, _unique(fairness, "metric"))),
     )
+
+
+def with_mean(frame: pl.DataFrame) -> pl.DataFrame:
+    """`metrics` or `fairness`, and the rows of the mean of models if there are several models."""
+    if frame["model"].n_unique() < 2:
+        return frame
+    return pl.concat([over_models(frame), frame])
 
 
 def means_of(frame: pl.DataFrame, keys: Sequence[str]) -> dict[tuple[Any, ...], Value]:
@@ -190,7 +219,7 @@ def gains_of(frame: pl.DataFrame) -> dict[tuple[str, ...], Gain]:
         if row["status"] != "ok" or value is None:
             gains[key] = Gain(reason="undefined" if row["status"] == "ok" else row["status"])
         else:
-            gains[key] = Gain(value, low, high, None)
+            gains[key] = Gain(value, low, high, None, _finite(row["p_holm"]))
     return gains
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from equipoise.evaluate.over_models import MEAN_OF_MODELS
 from equipoise.report.summary import Gain, Outline
 from equipoise.report.words import OVERALL, number, plain, reason_text, signed
 
@@ -20,7 +21,7 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline, and one sentence per model and about the groups."""
+    """A headline, a sentence about the model or the mean of several, and one about the groups."""
 
     headline: str
     sentences: tuple[str, ...]
@@ -35,9 +36,9 @@ def judge(gains: Gains, outline: Outline) -> Verdict:
         )
     added = "synthetic patients" if outline.generates else f"{plain(outline.focus)} data"
     parts = {model: _part(gains, outline, model, "information") for model in outline.models}
-    sentences = [_model_sentence(gains, outline, model, added) for model in outline.models]
-    groups = _group_sentence(gains, outline)
-    return Verdict(_headline(parts, added), (*sentences, *groups))
+    first = outline.shown[0]
+    sentence = _model_sentence(gains, outline, first, added)
+    return Verdict(_headline(parts, added), (sentence, *_group_sentence(gains, outline, first)))
 
 
 def interval_text(gain: Gain) -> str:
@@ -94,37 +95,43 @@ def _model_sentence(gains: Gains, outline: Outline, model: str, added: str) -> s
     change = interval_text(total)
     told = f", {_TOLD['zero']}" if total.told == "zero" else ""
     first = (
-        f"With {plain(model)}, balancing with {plain(outline.focus or '')} {verb} F1 at the 0.5 "
+        f"{_with(model)}, balancing with {plain(outline.focus or '')} {verb} F1 at the 0.5 "
         f"threshold by {change}{told}; tuning the threshold of the original model alone changes "
         f"it by {interval_text(threshold)}."
         if total.value is not None
-        else f"With {plain(model)}, the change of F1 at the 0.5 threshold is {change}."
+        else f"{_with(model)}, the change of F1 at the 0.5 threshold is {change}."
     )
     if information.value is None:
         return f"{first} What {added} added is {interval_text(information)}."
     return f"{first} What {added} added is {interval_text(information)}, {_TOLD[information.told]}."
 
 
-def _group_sentence(gains: Gains, outline: Outline) -> tuple[str, ...]:
+def _with(model: str) -> str:
+    return "On average over the models" if model == MEAN_OF_MODELS else f"With {plain(model)}"
+
+
+def _group_sentence(gains: Gains, outline: Outline, model: str) -> tuple[str, ...]:
     sections = [by for by in outline.sections if by.count("×") == 0] or list(outline.sections)
-    told: list[str] = []
-    silent = 0
-    for model in outline.models:
-        for by in sections:
-            for group in outline.groups[by]:
-                key = (model, outline.focus or "", by, group, "f1", "information")
-                gain = gains.get(key, Gain())
-                told += [gain.told] if gain.told else []
-                silent += not gain.told
-    if not told and not silent:
+    found = [
+        gains.get((model, outline.focus or "", by, group, "f1", "information"), Gain())
+        for by in sections
+        for group in outline.groups[by]
+    ]
+    told = [gain.told for gain in found if gain.told]
+    if not found:
         return ()
     if not told:
         return ("For no single group could this be estimated.",)
     words = {"above": "is above zero", "below": "is below zero", "zero": _TOLD["zero"][6:]}
     counts = [f"{text} in {told.count(kind)}" for kind, text in words.items() if kind in told]
-    text = f"By group and model, the same part {_join(counts)} of {len(told)} comparisons"
+    silent = len(found) - len(told)
     more = f"; {silent} more are not estimable" if silent else ""
-    return (f"{text}{more}. About one interval in twenty misses its target by chance alone.",)
+    kept = sum(gain.p is not None and gain.p < 0.05 for gain in found)
+    return (
+        f"By group, the same part {_join(counts)} of {len(told)}{more}. About one interval in "
+        "twenty misses its target by chance alone; corrected for the number of groups, "
+        f"{kept or 'none'} can be told from zero.",
+    )
 
 
 def _join(words: Iterable[str]) -> str:

@@ -165,6 +165,18 @@ def series_title(method: str, threshold: str) -> str:
     return f"{plain(method)}, {told}" if told else f"{plain(method)} at {threshold}"
 
 
+def series_cut(threshold: str) -> str:
+    """A threshold under the name of its method."""
+    return SERIES.get(threshold, f"at {threshold}")
+
+
+def p_value(p: float | None) -> str:
+    """A p value; small ones only as smaller than a bound, for it comes from resamples."""
+    if p is None or math.isnan(p):
+        return "–"
+    return "<0.002" if p < 0.002 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with a true minus sign and no negative zero."""
     if value is None or math.isnan(value):
