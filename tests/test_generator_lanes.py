@@ -99,7 +99,8 @@ def lasting_generator(mean: float) -> Generator:
     drawn = initialise(log_odds, len(generator.conditions), config, 0)[1]
     silent = jax.tree.map(jnp.zeros_like, drawn)
     params = jax.tree.map(lambda leaf: leaf, silent)
-    params["head"]["bias_GB"] = drawn["head"]["bias_GB"]
+    for module, name in (("head", "bias_GB"), ("ending", "bias_1")):
+        params[module][name] = drawn[module][name]
     return Generator(
         params, generator.vocabulary, generator.conditions, config, generator.history, {}
     )

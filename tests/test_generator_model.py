@@ -139,9 +139,11 @@ def test_a_visit_of_many_codes_has_several_lists():
     assert [np.flatnonzero(row).tolist() for row in np.asarray(x_NV)] == want
 
 
-def test_unused_tokens_have_no_nats_and_no_gradient():
-    """Six codes and the end marker have nine places: two are unused."""
-    generator = random_generator(config=replace(SMALL, layers=1))
+@pytest.mark.parametrize("unused", [2, 3])
+def test_unused_tokens_have_no_nats_and_no_gradient(unused):
+    """Six codes have nine places, of which the last is the end's, unused if it is told before."""
+    end_first = unused == 3
+    generator = random_generator(config=replace(SMALL, layers=1, end_first=end_first))
     batch = batch_of(generator, RECORDS, "FM", "01", TIGHT)
 
     @jax.jit
@@ -151,14 +153,16 @@ def test_unused_tokens_have_no_nats_and_no_gradient():
 
     total, gradient = nats(generator.params)
     head, slope = generator.params["head"], gradient["head"]
-    np.testing.assert_array_equal(np.isneginf(head["bias_GB"][...]).ravel(), [0] * 6 + [1, 1, 0])
+    np.testing.assert_array_equal(
+        np.isneginf(head["bias_GB"][...]).ravel(), [0] * 6 + [1, 1, unused == 3]
+    )
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
     for name, axis in (("bias_GB", 1), ("write_GHB", 2), ("direct_GBB", 2), ("code_GBH", 1)):
-        unused = np.take(slope[name][...][2], [0, 1], axis=axis - 1)
-        assert np.all(np.asarray(unused) == 0), name
+        idle = np.take(slope[name][...][2], range(unused), axis=axis - 1)
+        assert np.all(np.asarray(idle) == 0), name
     changed = jax.tree.map(lambda leaf: leaf, generator.params)
-    changed["head"]["write_GHB"][...] = head["write_GHB"][...].at[2, :, :2].add(100.0)
-    changed["head"]["code_GBH"][...] = head["code_GBH"][...].at[2, :2].add(100.0)
+    changed["head"]["write_GHB"][...] = head["write_GHB"][...].at[2, :, :unused].add(100.0)
+    changed["head"]["code_GBH"][...] = head["code_GBH"][...].at[2, :unused].add(100.0)
     assert nats(changed)[0] == total
 
 
@@ -180,15 +184,37 @@ def all_records(codes: int, most: int) -> list[list[list[int]]]:
     ]
 
 
-def test_probabilities_of_all_records_sum_to_one():
+@pytest.mark.parametrize("end_first", [True, False])
+def test_probabilities_of_all_records_sum_to_one(end_first):
     config = GeneratorConfig(
-        width=16, layers=1, heads=2, head_hidden=8, block=3, max_visits=2, batch_subjects=512
-    )
+        width=16, layers=1, heads=2, head_hidden=8, block=3, max_visits=2, batch_subjects=512,
+        end_first=end_first,
+    )  # fmt: skip
     generator = random_generator(3, config)
     records = all_records(3, 2)
     subjects = pl.DataFrame({"label": [True] * len(records), "sex": ["M"] * len(records)})
     cohort = cohort_from_lists(records, subjects, generator.vocabulary)
     assert np.exp(log_likelihood(generator, cohort)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_codes_of_a_last_visit_know_that_it_is_one_and_of_which_label():
+    generator = random_generator(config=replace(SMALL, max_visits=2))
+    halo = nnx.merge(generator.graph, generator.params)
+    subjects = pl.DataFrame({"label": [True, False], "sex": ["M", "M"]})
+    condition_NK = generator.conditions.encode(subjects)
+    h_ND, open_NV = jnp.zeros((2, 16)), jnp.zeros((2, halo.head.tokens), bool)
+    others_NV, last_NV = (
+        np.asarray(halo._logits(h_ND, x_NV, condition_NK))[:, :6]
+        for x_NV in (open_NV, open_NV.at[:, -1].set(True))
+    )
+    np.testing.assert_array_equal(others_NV[0], others_NV[1])
+    assert np.all(last_NV != others_NV) and np.all(last_NV[0] != last_NV[1])
+
+
+def test_nothing_is_told_where_records_have_one_visit():
+    assert "ending" in random_generator().params
+    assert "ending" not in random_generator(config=replace(SMALL, max_visits=1)).params
+    assert "ending" not in random_generator(config=replace(SMALL, end_first=False)).params
 
 
 def test_likelihood_says_nothing_where_nothing_can_be_said():

@@ -107,13 +107,15 @@ def test_batch_must_be_positive(generator):
         sample(generator, plan_of([1, 1, 1, 1]), batch=0)
 
 
+@pytest.mark.parametrize("end_first", [True, False])
 @pytest.mark.parametrize("head", ["block", "halo"])
-def test_sampled_records_follow_the_exact_probabilities(head):
+def test_sampled_records_follow_the_exact_probabilities(head, end_first):
     """All records of at most two visits of three codes: 72 of them, chi-square of 20,000 draws."""
     config = GeneratorConfig(
         width=16, layers=1, heads=2, head_hidden=8, block=3, max_visits=2, batch_subjects=512
     )
-    config = replace(config, head=head, condition_every_visit=head == "block")
+    by_visit = head == "block"
+    config = replace(config, head=head, condition_every_visit=by_visit, end_first=end_first)
     generator = random_generator(3, config, seed=2, spread=0.6 if head == "block" else 0.3)
     records = all_records(3, 2)
     subjects = pl.DataFrame({"label": [True] * len(records), "sex": ["M"] * len(records)})

@@ -220,10 +220,21 @@ def test_a_folder_from_a_newer_version_is_refused_with_both_versions(folder):
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"equipoise": "', '"equipoise": "9'))
     path = folder / "generator.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     ours = version("equipoise")
-    with pytest.raises(DataError, match=f"want 1, which equipoise {ours}.*2, .*equipoise 9{ours}"):
+    with pytest.raises(DataError, match=f"want 2, which equipoise {ours}.*3, .*equipoise 9{ours}"):
         load_generator(folder)
+
+
+def test_a_folder_of_format_1_tells_the_end_after_the_codes(tmp_path):
+    old = random_generator(config=replace(SMALL, end_first=False))
+    old.save(tmp_path / "model")
+    reseal(tmp_path / "model", "generator.json", '"format": 2', '"format": 1')
+    reseal(tmp_path / "model", "generator.json", '"end_first": false,', "")
+    loaded = load_generator(tmp_path / "model")
+    assert loaded.config == old.config
+    plan = plan_of([2, 2, 2, 2])
+    assert sample(loaded, plan).codes.tolist() == sample(old, plan).codes.tolist()
 
 
 def test_history_and_added_files_come_back(tmp_path):

@@ -18,6 +18,7 @@ _CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "head": ("block", "halo"),
     "condition_every_visit": (True, False),
+    "end_first": (True, False),
 }
 _MAY_BE_0: Final = (
     "warmup_steps",
@@ -37,8 +38,9 @@ class GeneratorConfig:
     head: the fine head, "block" (block-NADE) or "halo" (the paper's masked layers). block: its
     codes to a block. head_hidden: its hidden width, if "block". spare_tokens: unused tokens wanted
     between the codes and the end of a record (`from_halo` keeps HALO's label columns there).
-    max_visits: longer subjects are cut to their last `max_visits`, for the label sits on the last.
-    batch_subjects: subjects per step. max_steps: the most steps there will be.
+    end_first: whether the end is told before the codes of the last visit (`ending`), or after them,
+    as in HALO. max_visits: longer subjects are cut to their last `max_visits`, for the label sits
+    on the last. batch_subjects: subjects per step. max_steps: the most steps there will be.
     evaluate_every: steps between looks at the tuning subjects. patience: how many such looks in a
     row may fail to improve before training ends. learning_rate: Adam's, constant as in HALO unless
     `schedule` is "cosine", which falls to 0 at `max_steps`; either rises from 0 in the first
@@ -57,6 +59,7 @@ class GeneratorConfig:
     head: Literal["block", "halo"] = "block"
     head_hidden: int = 512
     spare_tokens: int = 0
+    end_first: bool = True
     block: int = 256
     max_visits: int = 20
     batch_subjects: int = 64

@@ -101,6 +101,7 @@ def _config(state: _State, codes: int, conditions: Conditions, heads: int) -> Ge
         head="halo",
         block=128 if codes < 4096 else 256,
         spare_tokens=bits + 1,
+        end_first=False,
         max_visits=rows - 2,
     )
 

@@ -173,8 +173,9 @@ def _one_visit(halo: Halo, work: Work, lanes: Lanes) -> tuple[Lanes, Visits]:
     h_LD, memories = halo.coarse.step(lanes.row, lanes.at, lanes.memories)
     key = jax.random.wrap_key_data(work.key)
     threshold_LV = thresholds(key, lanes.number, lanes.at - 1, halo.head.tokens)
-    x_LV = halo.head.sample(h_LD, threshold_LV)
-    ended_L = lanes.active & (x_LV[:, -1] | (lanes.at == halo.max_visits))
+    condition_LK = _conditions(work, lanes.number)
+    x_LV, last_L = halo.draw(h_LD, threshold_LV, lanes.at - 1, condition_LK)
+    ended_L = lanes.active & last_L
     bits_LW = jnp.packbits(jnp.pad(x_LV, ((0, 0), (0, -x_LV.shape[1] % WORD))), axis=1)
     visits = Visits(lanes.number, lanes.at - 1, lanes.active, ended_L, bits_LW)
     after = lanes._replace(
@@ -193,8 +194,7 @@ def _refill(halo: Halo, work: Work, lanes: Lanes, free_L: jax.Array) -> Lanes:
     """
     place_L = jnp.cumsum(free_L, dtype=jnp.int32) - 1
     number_L = jnp.where(free_L, lanes.next + work.stride * place_L, lanes.number)
-    cell_L = jnp.searchsorted(work.ends, number_L, side="right")
-    condition_LD = halo.coarse.embed_condition(work.conditions[cell_L])
+    condition_LD = halo.coarse.embed_condition(_conditions(work, number_L))
     rest_LD = lanes.row + condition_LD if halo.coarse.condition_every_visit else lanes.row
     return Lanes(
         lanes.memories,
@@ -204,6 +204,12 @@ def _refill(halo: Halo, work: Work, lanes: Lanes, free_L: jax.Array) -> Lanes:
         (lanes.active | free_L) & (number_L < work.stop),
         lanes.next + work.stride * jnp.sum(free_L, dtype=jnp.int32),
     )
+
+
+def _conditions(work: Work, number_L: jax.Array) -> jax.Array:
+    """(L, K) what the subjects of these numbers are to be."""
+    cell_L = jnp.searchsorted(work.ends, number_L, side="right")
+    return work.conditions[cell_L]
 
 
 def thresholds(key: jax.Array, number_L: jax.Array, visit_L: jax.Array, tokens: int) -> jax.Array:

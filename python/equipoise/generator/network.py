@@ -14,6 +14,7 @@ from flax import nnx
 
 from equipoise.generator.batches import Batch
 from equipoise.generator.config import GeneratorConfig
+from equipoise.generator.ending import Ending
 from equipoise.generator.head import BlockHead, Head
 from equipoise.generator.model import PADDING, Coarse
 from equipoise.generator.triangle import HaloHead
@@ -23,15 +24,18 @@ Graph = nnx.GraphDef[Any]
 #: The weights: a pytree of float32 arrays.
 Params = nnx.State[Any, Any]
 _BIAS: Final = "head.bias_GB"
+_END_BIAS: Final = "ending.bias_1"
 #: Always float32: log-odds of rare codes, and the table whose rows and gradients are sums of many.
-_FULL: Final = (_BIAS, "coarse.codes_VD")
+_FULL: Final = (_BIAS, _END_BIAS, "coarse.codes_VD")
 
 
 class Halo(nnx.Module):
     """Conditional distribution of records, with room for at least so many codes.
 
     The last token marks the end of a record; those between it and the codes are unused: their bias
-    is -inf (`initialise`). The static part has no trace of how many codes there are.
+    is -inf (`initialise`). The end's is too where `ending` tells it before the codes; where records
+    have one visit only, there is nothing to tell. The static part has no trace of how many codes
+    there are.
     """
 
     def __init__(self, codes: int, conditions: int, config: GeneratorConfig) -> None:
@@ -47,6 +51,8 @@ class Halo(nnx.Module):
             condition_every_visit=config.condition_every_visit,
         )
         self.head = _head(blocks, size, config)
+        told_first = config.end_first and config.max_visits > 1
+        self.ending = Ending(conditions, config.width) if told_first else None
 
     def log_likelihood(
         self,
@@ -63,16 +69,41 @@ class Halo(nnx.Module):
         """
         dtype = self.coarse.start_1D.dtype
         visits_ND = self.coarse.embed_lists(owner_L, codes_LC, len(place_N)).astype(dtype)
-        h_ND = self.coarse(condition_BK.astype(dtype), visits_ND, grid_PT, place_N)
+        condition_BK = condition_BK.astype(dtype)
+        h_ND = self.coarse(condition_BK, visits_ND, grid_PT, place_N)
         x_NV = multi_hot(owner_L, codes_LC, (len(place_N), self.head.tokens))
-        logits_NV = self.head.logits(h_ND, x_NV).astype(jnp.float32)
-        nats_NV = jnp.where(x_NV, logits_NV, 0) - jax.nn.softplus(logits_NV)
         B, T = len(condition_BK), grid_PT.shape[1]
+        logits_NV = self._logits(h_ND, x_NV, condition_BK[place_N // T])
+        nats_NV = jnp.where(x_NV, logits_NV, 0) - jax.nn.softplus(logits_NV)
         open_N = place_N % T < self.max_visits - 1
         nats_N = nats_NV[:, :-1].sum(-1) + jnp.where(open_N, nats_NV[:, -1], 0)
         seated_PT = place_N.at[grid_PT].get(mode="fill", fill_value=PADDING)
         nats_PT = nats_N.at[grid_PT].get(mode="fill", fill_value=0)
         return jnp.zeros(B * T).at[seated_PT].add(nats_PT, mode="drop").reshape(B, T)
+
+    def draw(
+        self, h_LD: jax.Array, threshold_LV: jax.Array, visit_L: jax.Array, condition_LK: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(L, V) tokens of visits number `visit_L`, from 0, and (L,) whether they are the last.
+
+        With threshold logit(u), u uniform, this is an exact draw. The end's own token is not to be
+        relied on.
+        """
+        certain_L = visit_L == self.max_visits - 1
+        if self.ending is None:
+            x_LV = self.head.sample(h_LD, threshold_LV)
+            return x_LV, x_LV[:, -1] | certain_L
+        last_L = (self.ending.log_odds(h_LD) > threshold_LV[:, -1]) | certain_L
+        told_LD = self.ending.tell(h_LD, last_L, condition_LK)
+        return self.head.sample(told_LD, threshold_LV), last_L
+
+    def _logits(self, h_ND: jax.Array, x_NV: jax.Array, condition_NK: jax.Array) -> jax.Array:
+        """(N, V) float32 log-odds of every token given those that are told before it."""
+        if self.ending is None:
+            return self.head.logits(h_ND, x_NV).astype(jnp.float32)
+        told_ND = self.ending.tell(h_ND, x_NV[:, -1], condition_NK)
+        end_N = self.ending.log_odds(h_ND).astype(jnp.float32)
+        return self.head.logits(told_ND, x_NV).astype(jnp.float32).at[:, -1].set(end_N)
 
 
 def _head(blocks: int, size: int, config: GeneratorConfig) -> Head:
@@ -103,7 +134,8 @@ def initialise(
     graph, shapes = outline(len(log_odds_V) - 1, conditions, config)
     rng = np.random.default_rng(seed)
     leaves = []
-    for name, leaf in named_arrays(shapes).items():
+    named = named_arrays(shapes)
+    for name, leaf in named.items():
         # One at a time: JAX copies them, and both copies of all would be most of what a step needs.
         drawn = rng.standard_normal(leaf.shape, np.float32)
         drawn *= np.float32(_spread(name, leaf.shape))
@@ -112,7 +144,9 @@ def initialise(
         if name == _BIAS:
             drawn.fill(-np.inf)
             drawn.flat[: len(log_odds_V) - 1] = log_odds_V[:-1]
-            drawn.flat[-1] = log_odds_V[-1]
+            drawn.flat[-1] = -np.inf if _END_BIAS in named else log_odds_V[-1]
+        if name == _END_BIAS:
+            drawn.fill(log_odds_V[-1])
         leaves.append(jnp.asarray(drawn))
     params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return graph, params
@@ -123,9 +157,11 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
     match name.rstrip(".0123456789").split(".")[-1]:
         case "bias" | "scale" | "offset_GH" | "direct_GBB" | "bias_GB":
             return 0
+        case "read_D" | "bias_1":
+            return 0
         case "offset_free_Q" | "offset_V":
             return 0
-        case "condition_KD":
+        case "condition_KD" | "last_D":
             # Far larger than the rest and in every row, unlike HALO's: with hundreds of subjects
             # the network else learns them by heart before it learns what label and group change.
             return 1
