@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import sklearn
 from imblearn.pipeline import Pipeline
@@ -174,6 +175,33 @@ def test_text_classes_and_unknown_groups(ones) -> None:
     assert after[:7].isna().all() and after[7:].notna().all()
     assert sizes(y_new[7:], after[7:]) == dict.fromkeys(before, max(before.values()))
     assert y_new.dtype == y.dtype
+
+
+def test_a_polars_frame_comes_back_as_one(ones) -> None:
+    X, y, race, sex = ones
+    frame = pl.DataFrame(X.astype(bool), schema=list("abcdef")).with_columns(
+        pl.Series("race", race, pl.Categorical), pl.Series("age", np.arange(N) % 7)
+    )
+    frame = frame.select("a", "race", pl.exclude("a", "race"))
+    ours = sampler(sensitive_features="race")
+    X_new, y_new = ours.fit_resample(frame, pl.Series("died", y))
+    assert X_new.schema == frame.schema and X_new[:N].equals(frame)
+    assert isinstance(y_new, pl.Series) and y_new.name == "died" and len(y_new) == len(X_new)
+    assert ours.sensitive_features_.equals(X_new.select("race"))
+    counts = sizes(y_new.to_numpy(), X_new["race"].cast(pl.String).to_numpy())
+    assert set(counts.values()) == {max(sizes(y, race).values())}
+    assert set(X_new["age"]) <= set(range(7))
+
+    # The same rows as from pandas; groups beside X may be polars as well, and have unknown ones.
+    columns = frame.drop("race").to_pandas()
+    plain, _ = sampler().fit_resample(columns, y, sensitive_features=race)
+    groups = pl.DataFrame({"race": race, "sex": sex})
+    table, _ = sampler().fit_resample(frame.drop("race"), y, sensitive_features=groups["race"])
+    assert table.equals(pl.from_pandas(plain))
+    hidden = groups.with_columns(pl.when(pl.int_range(N) >= 7).then("race").alias("race"))
+    ours = sampler()
+    ours.fit_resample(X, y, sensitive_features=hidden)
+    assert ours.sensitive_features_["race"].null_count() == 7
 
 
 def test_the_same_seed_gives_the_same_rows(ones) -> None:

@@ -96,7 +96,7 @@ class FairPlaySampler(BaseOverSampler):  # type: ignore[misc]
     def fit_resample(self, X: Any, y: Any, sensitive_features: Any = None) -> tuple[Any, Any]:
         """X and y with generated rows after the real ones, in the kind and dtype that were given.
 
-        X: (n, p) array, CSR or CSC, list, or pandas DataFrame; y: (n,) two classes or more, or
+        X: (n, p) array, CSR or CSC, list, polars or pandas frame; y: (n,) two classes or more, or
         (n, classes) of one-vs-all. sensitive_features: (n,) or (n, attributes) groups, all
         attributes crossed; instead of the columns that the constructor names.
 
@@ -147,7 +147,7 @@ class FairPlaySampler(BaseOverSampler):  # type: ignore[misc]
             return []
         given = self.sensitive_features
         names = [given] if isinstance(given, str) else list(given)
-        columns = list(X.columns) if _is_pandas(X) else []
+        columns = list(X.columns) if _is_frame(X) else []
         lacking = next((name for name in names if name not in columns), None)
         if lacking is not None:
             raise DataError(
@@ -164,7 +164,7 @@ class FairPlaySampler(BaseOverSampler):  # type: ignore[misc]
         names = self._named(X)
         y, one_vs_all = check_target_type(y, indicate_one_vs_all=True)
         accepted = accept_sparse or ["csr", "csc"]
-        features = X.drop(columns=names) if names else X
+        features = _without(X, names) if names else X
         values, y = validate_data(self, X=features, y=y, reset=True, accept_sparse=accepted)
         if names:
             _check_feature_names(self, X, reset=True)
@@ -237,13 +237,16 @@ class FairPlaySampler(BaseOverSampler):  # type: ignore[misc]
         dense = rows.toarray()
         if isinstance(X, list):
             return X + dense.tolist()
-        if not _is_pandas(X):
+        if not _is_frame(X):
             return np.concatenate([values, dense])
-        pandas: Any = import_module("pandas")
         names = self._named(X)
-        features = X.drop(columns=names)
+        features, lent = _without(X, names), _take(X, donors)
+        if isinstance(X, pl.DataFrame):
+            new = pl.DataFrame(dense, schema=features.columns).cast(dict(features.schema))
+            return pl.concat([X, new.with_columns(lent.select(names)).select(X.columns)])
+        pandas: Any = import_module("pandas")
         new = pandas.DataFrame(dense, columns=features.columns).astype(features.dtypes)
-        new = pandas.concat([new, _take(X[names], donors)], axis=1)[X.columns]
+        new = pandas.concat([new, lent[names]], axis=1)[X.columns]
         return pandas.concat([X, new], ignore_index=True)
 
 
@@ -290,6 +293,9 @@ def _levels_of(groups: Any, rows: int) -> dict[str, list[str | None]]:
     """Each attribute's levels by number, None for an unknown one; raises `DataError`."""
     if groups is None:
         return {}
+    if isinstance(groups, pl.DataFrame | pl.Series):
+        # Rows, for a matrix of several types would make text of numbers.
+        groups = groups.rows() if isinstance(groups, pl.DataFrame) else groups.to_list()
     table = groups.to_numpy(dtype=object) if _is_pandas(groups) else np.array(groups, object)
     if table.ndim not in (1, 2) or len(table) != rows:
         raise DataError(
@@ -327,9 +333,19 @@ def _take(given: Any, places: Places) -> Any:
     """These rows, in the kind of what was given."""
     if _is_pandas(given):
         return given.iloc[places].reset_index(drop=True)
+    if isinstance(given, pl.DataFrame | pl.Series):
+        return given[places]
     if isinstance(given, list | tuple):
         return [given[place] for place in places]
     return given[places] if sparse.issparse(given) else np.asarray(given)[places]
+
+
+def _without(frame: Any, names: list[str]) -> Any:
+    return frame.drop(names) if isinstance(frame, pl.DataFrame) else frame.drop(columns=names)
+
+
+def _is_frame(given: Any) -> bool:
+    return isinstance(given, pl.DataFrame) or _is_pandas(given)
 
 
 def _is_pandas(given: Any) -> bool:
