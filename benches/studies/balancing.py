@@ -7,7 +7,8 @@ One experiment a data set, as `equipoise evaluate` runs it; finished pieces stay
 and are not done again. The tables go into balancing.md, in the section of that data set and those
 groups; `--dry` only prints them. On the simulated hospital the methods include the oracle.
 `--ablation` fills the cells of `fairplay` by a quarter, a half, three quarters and wholly, with one
-generator for all (FairPlay's Supplementary Figure 1).
+generator for all (FairPlay's Supplementary Figure 1). The picture is F1 by group and method, with
+both thresholds side by side.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import polars as pl
+from matplotlib.figure import Figure
 
 import equipoise as eq
 from equipoise import schema
@@ -98,10 +100,14 @@ def main() -> None:
     text = [f"`python benches/studies/balancing.py {' '.join(sys.argv[1:])}`", ""]
     text += [f"{results!r}; {len(records)} subjects.", ""]
     text += [*ablation(results)] if asked.ablation else [*tables(results)]
+    heading = f"{name}{', how far the cells are filled' if asked.ablation else ''}"
+    picture = HERE / "pictures" / f"{heading.replace(',', '').replace(' ', '-')}.png"
+    text += [f"![F1 by group and method](pictures/{picture.name})"]
     section = "\n".join(text)
     print(section, flush=True)
     if not asked.dry:
-        write(f"{name}{', how far the cells are filled' if asked.ablation else ''}", section)
+        draw(results, picture)
+        write(heading, section)
 
 
 def parse() -> argparse.Namespace:
@@ -189,6 +195,37 @@ def ablation(results: Results) -> list[str]:
         + [pick(fairness.filter(by=results.by[0]), metric, "tuned") for metric in FAIRNESS]
     )
     return wide(whole, results.methods)
+
+
+def draw(results: Results, path: Path) -> None:
+    """F1 in each group that enough positives were seen in, at 0.5 and at the tuned threshold."""
+    metrics = over_models(results.metrics) if len(results.models) > 1 else results.metrics
+    f1 = over_folds(
+        metrics.filter(pl.col("by").is_in(["overall", results.fairness["by"][-1]]), metric="f1")
+        .filter((pl.col("positives").sum() >= 10).over("method", "threshold", "by", "group"))
+        .drop("metric")
+    )
+    groups = f1["group"].unique(maintain_order=True).to_list()
+    places = {group: -float(place) for place, group in enumerate(groups)}
+    # A legend beside rows of a third of an inch, and room for the axis.
+    figure = Figure(figsize=(10, 1.4 + 0.34 * max(len(groups), 6)), dpi=110, layout="constrained")
+    for axes, threshold in zip(
+        figure.subplots(1, 2, sharex=True, sharey=True), ("0.5", "tuned"), strict=True
+    ):
+        for place, method in enumerate(results.methods):
+            own = f1.filter(method=method, threshold=threshold).filter(pl.col("mean").is_finite())
+            shift = 0.6 * (place + 0.5) / len(results.methods) - 0.3
+            heights = [places[group] - shift for group in own["group"]]
+            look = {"color": "black", "marker": "|", "markersize": 9} if method == "original" else {
+                "color": f"C{place}", "marker": "o", "markersize": 4}  # fmt: skip
+            axes.plot(own["mean"], heights, linestyle="", label=method, **look)
+        axes.set_title(f"F1, threshold {threshold}", fontsize=10)
+        axes.set_yticks([*places.values()], ["all" if g == "overall" else g for g in groups])
+        axes.grid(axis="y", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
 
 
 def pick(frame: pl.DataFrame, metric: str, threshold: str) -> pl.DataFrame:
