@@ -161,7 +161,11 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
             return 0
         case "offset_free_Q" | "offset_V":
             return 0
-        case "condition_KD" | "last_D":
+        case "condition_KD" | "last_D" if name.startswith("ending."):
+            # Smaller, for last visits have the condition already: at 1 the label of weak signals is
+            # learned by heart, at 0.05 that of strong ones hardly at all.
+            return 0.25
+        case "condition_KD":
             # Far larger than the rest and in every row, unlike HALO's: with hundreds of subjects
             # the network else learns them by heart before it learns what label and group change.
             return 1
