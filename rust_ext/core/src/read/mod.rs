@@ -6,12 +6,15 @@
 
 mod batch;
 mod caught;
+mod chunk;
 mod cut;
 pub mod delimited;
 mod gzip;
+mod hybrid;
 #[cfg(feature = "isal")]
 mod isal;
 pub mod number;
+mod pages;
 mod parquet;
 #[cfg(not(feature = "isal"))]
 mod portable;
@@ -68,6 +71,14 @@ pub trait Sink: Send {
     /// # Errors
     /// For a batch that must stop the reading.
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()>;
+
+    /// The column without which a row is of no use: where it is null, rows may be passed over.
+    fn needs(&self) -> Option<usize> {
+        None
+    }
+
+    /// Told how many rows were passed over.
+    fn passed_over(&mut self, _rows: usize) {}
 }
 
 /// How much work may be done at once, and whom to tell.

@@ -76,12 +76,32 @@ fn parse_slowly(text: &[u8]) -> Number {
     }
 }
 
+/// Adding and taking away 1.5 * 2^52 rounds to a whole number, without a call.
+const ROUNDING: f64 = 6_755_399_441_055_744.0;
+
+/// What [`scaled_of`] says of a value that is not [`Number::Scaled`].
+pub const UNSCALED: i64 = i64::MIN;
+
+/// Many doubles at once, as [`number_of`] scales them, or [`UNSCALED`].
+#[must_use]
+pub fn scaled_of(values: &[f64]) -> Vec<i64> {
+    let scaled = |&value: &f64| {
+        let scaled = value * ONE;
+        let rounded = scaled + ROUNDING;
+        let whole = rounded - ROUNDING;
+        let exact = (scaled.abs() <= LIMIT as f64) & (whole / ONE == value);
+        // So far below 2^51 the sum's last bits are the whole number: nothing that a processor of
+        // today cannot do for several values at once.
+        let bits = rounded.to_bits().wrapping_sub(ROUNDING.to_bits()) as i64;
+        if exact { bits } else { UNSCALED }
+    };
+    values.iter().map(scaled).collect()
+}
+
 /// The same for a double: the shortest decimal that names it.
 #[inline]
 #[must_use]
 pub fn number_of(value: f64) -> Number {
-    // Adding and taking away 1.5 * 2^52 rounds to a whole number, without a call.
-    const ROUNDING: f64 = 6_755_399_441_055_744.0;
     let scaled = value * ONE;
     let whole = (scaled + ROUNDING) - ROUNDING;
     if scaled.abs() <= LIMIT as f64 && whole / ONE == value {

@@ -2,15 +2,18 @@
 
 use super::caught::caught;
 use super::find_column;
+use super::pages::{Pages, Picked};
 use super::{Batch, Shared, Sink, Unit, damaged, io_error, name_of, undecodable};
 use crate::error::{Error, Result};
-use arrow_array::ArrayRef;
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Small enough that its arrays are taken from the heap's own pages again and again.
 const BATCH: usize = 8 << 10;
@@ -76,36 +79,65 @@ impl ParquetFile {
         shared: &Shared,
         sink: &mut S,
     ) -> Result<()> {
-        let path = &self.path;
-        let file = File::open(path).map_err(|error| io_error(path, error))?;
-        let builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let meta = builder.metadata().row_group(group);
-        let bytes = meta.compressed_size().max(0) as u64;
+        let (table, meta) = (name_of(&self.path), self.metadata.metadata().row_group(group));
         let end = first_row + meta.num_rows().max(0) as u64;
-        let mask = ProjectionMask::roots(builder.parquet_schema(), self.places.iter().copied());
-        let reader = builder
-            .with_row_groups(vec![group])
-            .with_projection(mask)
-            .with_batch_size(BATCH)
-            .build()
-            .map_err(|error| damaged(path, error.to_string()))?;
-        let table = name_of(path);
-        for batch in reader {
+        let needed = sink.needs().map(|column| self.order[column]);
+        for batch in self.batches(group, needed)? {
             if shared.stopped() {
                 return Err(Error::Stopped);
             }
-            let batch = batch.map_err(|error| damaged(path, error.to_string()))?;
+            let Picked { columns: picked, passed_over } = batch?;
             let arrays: Vec<ArrayRef> =
-                self.order.iter().map(|&place| batch.column(place).clone()).collect();
+                self.order.iter().map(|&place| Arc::clone(&picked[place])).collect();
+            sink.passed_over(passed_over);
             sink.batch(&Batch { table: &table, names: columns, columns: &arrays, first_row })?;
-            first_row += batch.num_rows() as u64;
+            first_row += (passed_over + picked.first().map_or(0, |array| array.len())) as u64;
         }
         // The decoder ends quietly at a damaged page header: rows would be missing.
         if first_row != end {
-            return Err(damaged(path, "fewer rows in a row group than its footer says"));
+            return Err(self.damaged("fewer rows in a row group than its footer says"));
         }
-        shared.advance(bytes);
+        shared.advance(meta.compressed_size().max(0) as u64);
         Ok(())
     }
+
+    /// The wanted columns of a row group, some rows at a time; rows without a value in the column
+    /// `needed` may be left out where columns are plain numbers, of which every one can be used.
+    fn batches(&self, group: usize, needed: Option<usize>) -> Result<Batches<'_>> {
+        let file = File::open(&self.path).map_err(|error| io_error(&self.path, error))?;
+        let file = Arc::new(file);
+        let meta = self.metadata.metadata().row_group(group);
+        let columns = self.places.iter().map(|&place| self.leaf(place));
+        let pages = Pages::open(&file, meta, columns, needed, BATCH);
+        if let Some(pages) = pages.map_err(|got| self.damaged(got))? {
+            return Ok(Box::new(pages.map(|batch| batch.map_err(|got| self.damaged(got)))));
+        }
+        let schema = self.metadata.parquet_schema();
+        let mask = ProjectionMask::roots(schema, self.places.iter().copied());
+        let file = file.try_clone().map_err(|error| io_error(&self.path, error))?;
+        let reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+                .with_row_groups(vec![group])
+                .with_projection(mask)
+                .with_batch_size(BATCH)
+                .build()
+                .map_err(|error| self.damaged(error.to_string()))?;
+        Ok(Box::new(reader.map(|batch| match batch {
+            Ok(batch) => Ok(Picked { columns: batch.columns().to_vec(), passed_over: 0 }),
+            Err(error) => Err(self.damaged(error.to_string())),
+        })))
+    }
+
+    /// Where a column is among those that nested columns are made of, and its type.
+    fn leaf(&self, place: usize) -> (usize, DataType) {
+        let schema = self.metadata.parquet_schema();
+        let leaf = (0..schema.num_columns()).find(|&at| schema.get_column_root_idx(at) == place);
+        (leaf.unwrap_or(place), self.metadata.schema().field(place).data_type().clone())
+    }
+
+    fn damaged(&self, got: impl Into<String>) -> Error {
+        damaged(&self.path, got)
+    }
 }
+
+type Batches<'a> = Box<dyn Iterator<Item = Result<Picked>> + 'a>;

@@ -1,6 +1,7 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
 use super::columns::{SEPARATOR, texts_of};
+use super::order::{settle, sort_settled};
 use super::placing::{Placed, Placer};
 use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
@@ -35,17 +36,22 @@ pub fn read_codes(
     index: &VisitIndex,
     run: &mut Run<'_>,
 ) -> Result<CodeRecords> {
-    let sinks = scan(table, run, || Codes::new(parts, Placer::new(index, places)))?;
+    let mut sinks = scan(table, run, || Codes::new(parts, Placer::new(index, places)))?;
     let mut ledger = Ledger::default();
     let threads: Vec<Vec<String>> = sinks.iter().map(Codes::names).collect();
     let (names, numbers) = merged(&threads);
     let mut pairs = Vec::with_capacity(sinks.iter().map(|sink| sink.pairs.len()).sum());
-    for (sink, numbers) in sinks.into_iter().zip(&numbers) {
+    std::thread::scope(|scope| {
+        for (sink, numbers) in sinks.iter_mut().zip(&numbers) {
+            scope.spawn(|| sink.sort(numbers));
+        }
+    });
+    for sink in sinks {
         ledger.add(sink.ledger);
-        let renumbered = |&(visit, code): &(u32, u32)| pair(visit, numbers[code as usize]);
-        pairs.extend(sink.pairs.iter().map(renumbered));
+        pairs.extend(sink.pairs);
     }
-    sort(&mut pairs);
+    // Of as many ascending runs as there are threads, which the stable sort merges.
+    pairs.sort();
     pairs.dedup();
     let mut offsets = vec![0];
     for (place, pair) in pairs.iter().enumerate() {
@@ -61,13 +67,8 @@ fn pair(visit: u32, code: u32) -> u64 {
     (u64::from(visit) << 32) | u64::from(code)
 }
 
-/// Sorts pairs; those of a visit mostly stand together already, and visits in order.
-fn sort(pairs: &mut [u64]) {
-    if pairs.is_sorted_by_key(|pair| pair >> 32) {
-        pairs.chunk_by_mut(|a, b| a >> 32 == b >> 32).for_each(<[u64]>::sort_unstable);
-    } else {
-        pairs.sort_unstable();
-    }
+fn visit_of(pair: u64) -> u64 {
+    pair >> 32
 }
 
 /// The bytes of a name of one or two short parts, as they stand in the table.
@@ -81,7 +82,11 @@ pub(super) struct Codes<'a> {
     /// The numbers of names whose parts are as short as words: most are, and come again and again.
     short: HashMap<Short, u32>,
     name: Vec<u8>,
-    pairs: Vec<(u32, u32)>,
+    /// As `pair` makes them.
+    pairs: Vec<u64>,
+    /// Where the pairs of the current visit begin, and whether visits come nearly in order.
+    start: usize,
+    in_order: bool,
     pub(super) ledger: Ledger,
 }
 
@@ -94,12 +99,37 @@ impl<'a> Codes<'a> {
             short: HashMap::new(),
             name: Vec::new(),
             pairs: Vec::new(),
+            start: 0,
+            in_order: true,
             ledger: Ledger::default(),
         }
     }
 
     fn names(&self) -> Vec<String> {
         self.keys.names().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[inline(always)]
+    fn push(&mut self, visit: u32, code: u32) {
+        if self.pairs.last().is_some_and(|&last| visit_of(last) != u64::from(visit)) {
+            self.settle();
+        }
+        self.pairs.push(pair(visit, code));
+    }
+
+    fn settle(&mut self) {
+        let settled =
+            self.in_order && settle(&mut self.pairs, self.start, |&pair| visit_of(pair)).is_some();
+        (self.in_order, self.start) = (settled, self.pairs.len());
+    }
+
+    /// Gives the codes other numbers and sorts all pairs.
+    fn sort(&mut self, numbers: &[u32]) {
+        self.settle();
+        for both in &mut self.pairs {
+            *both = pair(visit_of(*both) as u32, numbers[*both as u32 as usize]);
+        }
+        sort_settled(&mut self.pairs, |&pair| visit_of(pair), |&pair| pair);
     }
 
     /// Takes one event; the parts of its name come from `part`, and are `short` if they may be.
@@ -114,7 +144,7 @@ impl<'a> Codes<'a> {
         let outcome = match (placed, seen) {
             (Err(outcome), _) => outcome,
             (Ok(place), Some(&number)) => {
-                self.pairs.push((place, number));
+                self.push(place, number);
                 Outcome::Used
             }
             (Ok(place), None) => self.add_new(place, short, part)?,
@@ -143,7 +173,7 @@ impl<'a> Codes<'a> {
         if let Some(short) = short {
             self.short.insert(short, number);
         }
-        self.pairs.push((place, number));
+        self.push(place, number);
         Ok(Outcome::Used)
     }
 
@@ -161,6 +191,14 @@ impl Sink for Codes<'_> {
         let placed = self.placer.of_row(&row)?;
         let short = self.short(|part| row.word(part));
         self.add(placed, short, |part| row.text(part))
+    }
+
+    fn needs(&self) -> Option<usize> {
+        self.placer.needs()
+    }
+
+    fn passed_over(&mut self, rows: usize) {
+        self.ledger.count_many(Outcome::NoVisitId, rows);
     }
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {

@@ -2,10 +2,11 @@
 
 use crate::error::Result;
 use crate::keys::{IntKeys, TextKeys};
-use crate::read::number::{Number, number_of, number_of_single, parse_number};
+use crate::read::number::{Number, UNSCALED, number_of, number_of_single, parse_number, scaled_of};
 use crate::read::{Batch, is_text};
+use arrow_array::builder::LargeStringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::types::{Float32Type, Float64Type, Int64Type};
 use arrow_array::{Array, Float32Array, Float64Array, Int64Array, LargeStringArray};
 use arrow_schema::DataType;
 
@@ -64,15 +65,33 @@ impl LabColumn {
 
 /// The value column of a batch.
 pub(super) enum Numbers {
-    Floats(Float64Array),
+    /// The values, and those of them scaled that allow it, else [`UNSCALED`].
+    Floats(Float64Array, Vec<i64>),
     Singles(Float32Array),
     Texts(LargeStringArray),
 }
 
 /// A column of text.
 pub(super) fn texts_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArray> {
+    if let Some(numbers) = batch.columns[place].as_primitive_opt::<Int64Type>() {
+        return Ok(texts_of_integers(numbers));
+    }
     let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;
     Ok(texts.as_string::<i64>().clone())
+}
+
+/// Integers as text; few different ones follow each other, as versions of codes do.
+fn texts_of_integers(numbers: &Int64Array) -> LargeStringArray {
+    let mut texts = LargeStringBuilder::with_capacity(numbers.len(), numbers.len());
+    let (mut last, mut text) = (None, String::new());
+    for number in numbers {
+        if number != last {
+            text = number.map(|number| number.to_string()).unwrap_or_default();
+            last = number;
+        }
+        texts.append_option(number.map(|_| &text));
+    }
+    texts.finish()
 }
 
 pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
@@ -82,15 +101,21 @@ pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
         Ok(Numbers::Singles(singles.clone()))
     } else {
         let floats = batch.cast(place, &DataType::Float64, "a number")?;
-        Ok(Numbers::Floats(floats.as_primitive::<Float64Type>().clone()))
+        let floats = floats.as_primitive::<Float64Type>().clone();
+        let mut scaled = scaled_of(floats.values());
+        if let Some(nulls) = floats.nulls() {
+            (!nulls.inner()).set_indices().for_each(|null| scaled[null] = UNSCALED);
+        }
+        Ok(Numbers::Floats(floats, scaled))
     }
 }
 
 impl Numbers {
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, row: usize) -> Number {
         match self {
-            Self::Floats(array) if array.is_valid(row) => number_of(array.value(row)),
+            Self::Floats(_, scaled) if scaled[row] != UNSCALED => Number::Scaled(scaled[row]),
+            Self::Floats(array, _) if array.is_valid(row) => number_of(array.value(row)),
             Self::Singles(array) if array.is_valid(row) => number_of_single(array.value(row)),
             Self::Texts(array) if array.is_valid(row) => parse_number(array.value(row).as_bytes()),
             _ => Number::Empty,

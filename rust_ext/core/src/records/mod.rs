@@ -4,8 +4,10 @@ mod codes;
 mod columns;
 mod exact;
 mod finding;
+mod order;
 mod packed;
 mod placing;
+mod sums;
 mod values;
 
 pub use codes::{CodeRecords, read_codes};
@@ -102,6 +104,10 @@ impl Ledger {
     #[inline]
     fn count(&mut self, outcome: Outcome) {
         self.0[outcome as usize] += 1;
+    }
+
+    fn count_many(&mut self, outcome: Outcome, rows: usize) {
+        self.0[outcome as usize] += rows as u64;
     }
 
     fn add(&mut self, other: Self) {

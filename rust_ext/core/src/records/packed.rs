@@ -26,6 +26,10 @@ impl Packed {
         self.key >> COUNT_BITS
     }
 
+    pub fn visit(self) -> u64 {
+        self.key >> (COUNT_BITS + LAB_BITS)
+    }
+
     pub fn count(self) -> u64 {
         self.key & COUNT_MASK
     }

@@ -25,7 +25,8 @@ pub const UNKNOWN: i64 = i64::MIN;
 #[derive(Debug)]
 pub struct VisitIndex {
     places: HashMap<i64, u32>,
-    len: usize,
+    /// The same the other way round.
+    ids: Vec<i64>,
     stays: HashMap<i64, Vec<Stay>>,
     window: Option<Window>,
 }
@@ -52,7 +53,7 @@ impl VisitIndex {
     pub fn new(ids: &[i64]) -> Option<Self> {
         let places: HashMap<i64, u32> = ids.iter().copied().zip(0..).collect();
         let whole = places.len() == ids.len() && ids.len() <= MOST_VISITS;
-        whole.then_some(Self { places, len: ids.len(), stays: HashMap::new(), window: None })
+        whole.then(|| Self { places, ids: ids.to_vec(), stays: HashMap::new(), window: None })
     }
 
     /// The same, that knows these visits, too, but only to say that they are left out.
@@ -107,6 +108,20 @@ impl VisitIndex {
         }
     }
 
+    /// The same, looked for first near `last`: tables mostly are in the order of visits, and the whole
+    /// index does not fit a processor's caches.
+    #[inline]
+    fn place_near(&self, id: i64, last: Placed) -> Placed {
+        const NEAR: usize = 8;
+        let last = last.unwrap_or(0) as usize;
+        let start = last.saturating_sub(NEAR).min(self.ids.len());
+        let end = (last + NEAR).min(self.ids.len());
+        match self.ids[start..end].iter().position(|&other| other == id) {
+            Some(place) => Ok((start + place) as u32),
+            None => self.place(id),
+        }
+    }
+
     /// The visit of `subject` that encloses `moment`; of several, the one that began last.
     fn place_at(&self, subject: i64, moment: i64) -> Option<u32> {
         let stays = self.stays.get(&subject)?;
@@ -117,13 +132,13 @@ impl VisitIndex {
     /// Number of visits.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.ids.len()
     }
 
     /// Whether there is no visit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.ids.is_empty()
     }
 }
 
@@ -207,7 +222,7 @@ impl<'a> Placer<'a> {
     fn look_up(&self, row: &Row<'_>, column: usize, word: Option<Word>) -> Result<Placed> {
         let id = word.and_then(Word::digits).or_else(|| parse_id(row.field(column).trim_ascii()));
         let id = id.ok_or_else(|| row.wrong(column, "a whole number"))?;
-        Ok(self.index.place(id))
+        Ok(self.index.place_near(id, self.last_place))
     }
 
     fn by_time(&self, row: &Row<'_>) -> Result<Placed> {
@@ -249,6 +264,11 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// The column without which a row has no visit.
+    pub fn needs(&self) -> Option<usize> {
+        self.places.visit.filter(|_| self.places.subject.is_none())
+    }
+
     /// The columns of a batch that [`Placer::of_batch`] wants.
     pub fn columns(&self, batch: &Batch<'_>) -> Result<BatchPlaces> {
         let ids = |column: Option<usize>| -> Result<Option<Int64Array>> {
@@ -267,6 +287,16 @@ impl<'a> Placer<'a> {
         })
     }
 
+    /// The place of the rows from `row` on that belong together, and where they end.
+    pub fn of_rows(&self, columns: &mut BatchPlaces, row: usize) -> (Placed, usize) {
+        let placed = self.of_batch(columns, row);
+        let end = match (&columns.visits, self.plain) {
+            (Some(visits), Some(_)) => end_of_run(visits, row),
+            _ => row + 1,
+        };
+        (placed, end)
+    }
+
     #[inline(always)]
     pub fn of_batch(&self, columns: &mut BatchPlaces, row: usize) -> Placed {
         let visit = columns.visits.as_ref().and_then(|array| whole(array, row));
@@ -275,7 +305,8 @@ impl<'a> Placer<'a> {
             return self.at(whole(subjects, row), columns.time(row));
         };
         if columns.last != Some(visit) {
-            (columns.last, columns.place) = (Some(visit), self.index.place(visit));
+            columns.place = self.index.place_near(visit, columns.place);
+            columns.last = Some(visit);
         }
         match columns.place {
             Ok(place) if self.index.window.is_some() => self.within(place, columns.time(row)),
@@ -297,6 +328,18 @@ impl BatchPlaces {
     fn time(&self, row: usize) -> i64 {
         self.times.as_ref().map_or(UNKNOWN, |times| times[row])
     }
+}
+
+/// Where the ids that are the same as that of `row`, or null as it is, end.
+fn end_of_run(ids: &Int64Array, row: usize) -> usize {
+    let values = ids.values();
+    let same = |&other: &usize| match ids.nulls() {
+        // What stands in place of a null is any number, and mostly the same.
+        Some(nulls) if nulls.is_null(row) => nulls.is_null(other),
+        Some(nulls) => values[other] == values[row] && nulls.is_valid(other),
+        None => values[other] == values[row],
+    };
+    (row + 1..ids.len()).take_while(same).last().map_or(row, |last| last) + 1
 }
 
 #[inline]

@@ -1,9 +1,10 @@
 //! Lab events: the exact mean of every (visit, lab), in one pass and in memory that grows with the
 //! number of such pairs, not with rows.
 
-use super::columns::{LabColumn, Labs, SEPARATOR, numbers_of};
-use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed, combine};
+use super::columns::{LabColumn, Labs, Numbers, SEPARATOR, numbers_of};
+use super::packed::combine;
 use super::placing::{ASK, NO_ID, Placer};
+use super::sums::Sums;
 use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::{Error, Result};
 use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
@@ -11,6 +12,7 @@ use crate::read::delimited::Row;
 use crate::read::number::{Number, parse_id, parse_number};
 use crate::read::word::Word;
 use crate::read::{Batch, Input, Run, Sink, scan};
+use std::ops::Range;
 
 /// For every visit its labs, ascending, and each one's mean.
 #[derive(Debug, Default)]
@@ -48,7 +50,7 @@ pub fn read_values(
         scan(table, run, || Values::new(parts, Placer::new(index, places), known, threads))?;
     let mut ledger = Ledger::default();
     for sink in &mut sinks {
-        sink.flush();
+        sink.sums.flush();
         ledger.add(sink.ledger);
     }
     let names = rename(&mut sinks);
@@ -58,19 +60,16 @@ pub fn read_values(
     }
     std::thread::scope(|scope| {
         for sink in &mut sinks {
-            scope.spawn(|| sink.compact());
+            scope.spawn(|| sink.sums.compact());
         }
     });
     let mut packed: Vec<_> =
-        sinks.iter_mut().map(|sink| std::mem::take(&mut sink.packed)).collect();
-    let odd: Vec<_> = sinks.iter().map(|sink| sink.odd.as_slice()).collect();
+        sinks.iter_mut().map(|sink| std::mem::take(&mut sink.sums.packed)).collect();
+    let odd: Vec<_> = sinks.iter().map(|sink| sink.sums.odd.as_slice()).collect();
     let mut records = combine(&mut packed, &odd, index.len(), threads);
     (records.names, records.ledger) = (names, ledger);
     Ok(records)
 }
-
-/// Packed records held before equal ones are merged; more than an ordered MIMIC-IV ever needs.
-const COMPACT_AT: usize = 24 << 20;
 
 /// One thread's records.
 pub(super) struct Values<'a> {
@@ -79,13 +78,7 @@ pub(super) struct Values<'a> {
     /// Columns that name the lab; the value is the next one.
     parts: usize,
     pub(super) ledger: Ledger,
-    /// Sums and counts of the current visit by lab, and a bit for each lab that has any.
-    visit: u32,
-    sums: Vec<(i64, u32)>,
-    touched: Vec<u64>,
-    packed: Vec<Packed>,
-    odd: Vec<Odd>,
-    compact_at: usize,
+    sums: Sums,
     name: Vec<u8>,
 }
 
@@ -105,95 +98,21 @@ impl<'a> Values<'a> {
             labs,
             parts,
             ledger: Ledger::default(),
-            visit: 0,
-            sums: Vec::new(),
-            touched: Vec::new(),
-            packed: Vec::new(),
-            odd: Vec::new(),
-            compact_at: COMPACT_AT / threads,
+            sums: Sums::new(threads),
             name: Vec::new(),
         }
     }
 
-    #[inline]
-    fn add(&mut self, visit: u32, lab: u32, number: Number) -> Outcome {
-        match number {
-            Number::Scaled(value) => self.add_scaled(visit, lab, value),
-            Number::Decimal(mantissa, exponent) => {
-                let pair = (u64::from(visit) << LAB_BITS) | u64::from(lab);
-                self.odd.push(Odd { pair, exponent, count: 1, sum: i128::from(mantissa) });
-                if self.odd.len() >= self.compact_at {
-                    self.flush();
-                    self.compact();
-                }
-            }
-            Number::Empty => return Outcome::NoValue,
-            Number::NotFinite => return Outcome::NotFinite,
-            Number::Text => return Outcome::NotANumber,
+    /// Takes the rows of a batch that are of one visit.
+    fn add_rows(&mut self, visit: u32, rows: Range<usize>, labs: &LabColumn, numbers: &Numbers) {
+        self.sums.turn_to(visit);
+        for row in rows {
+            let outcome = match labs.number(row, &mut self.labs, &mut self.name) {
+                None => Outcome::NoCode,
+                Some(lab) => self.sums.add(lab, numbers.get(row)),
+            };
+            self.ledger.count(outcome);
         }
-        Outcome::Used
-    }
-
-    #[inline]
-    fn add_scaled(&mut self, visit: u32, lab: u32, value: i64) {
-        if visit != self.visit {
-            self.flush();
-            self.visit = visit;
-        }
-        let lab = lab as usize;
-        if lab >= self.sums.len() {
-            self.sums.resize((lab + 1).next_multiple_of(64), (0, 0));
-            self.touched.resize(self.sums.len() / 64, 0);
-        }
-        let (sum, count) = &mut self.sums[lab];
-        *sum += value;
-        *count += 1;
-        self.touched[lab / 64] |= 1 << (lab % 64);
-        if u64::from(*count) == COUNT_MASK {
-            self.flush();
-        }
-    }
-
-    /// Packs the current visit's sums, labs ascending.
-    fn flush(&mut self) {
-        for (word, bits) in self.touched.iter_mut().enumerate() {
-            while *bits != 0 {
-                let lab = word * 64 + bits.trailing_zeros() as usize;
-                *bits &= *bits - 1;
-                let (sum, count) = std::mem::take(&mut self.sums[lab]);
-                self.packed.push(Packed::new(self.visit, lab as u32, count, sum));
-            }
-        }
-        if self.packed.len() >= self.compact_at {
-            self.compact();
-        }
-    }
-
-    /// Sorts the records and merges equal ones; next time when there are twice as many.
-    fn compact(&mut self) {
-        if !self.packed.is_sorted_by_key(|record| record.pair()) {
-            self.packed.sort_unstable_by_key(|record| record.pair());
-        }
-        self.packed.dedup_by(|next, kept| {
-            let count = kept.count() + next.count();
-            let same = kept.pair() == next.pair() && count <= COUNT_MASK;
-            if same {
-                kept.key = (kept.pair() << COUNT_BITS) | count;
-                kept.sum += next.sum;
-            }
-            same
-        });
-        self.odd.sort_unstable_by_key(|record| (record.pair, record.exponent));
-        self.odd.dedup_by(|next, kept| {
-            let same = (kept.pair, kept.exponent) == (next.pair, next.exponent);
-            if same {
-                kept.count += next.count;
-                kept.sum += next.sum;
-            }
-            same
-        });
-        let most = self.packed.len().max(self.odd.len());
-        self.compact_at = self.compact_at.max(2 * most);
     }
 
     #[inline(always)]
@@ -247,7 +166,10 @@ impl<'a> Values<'a> {
         };
         let number = self.number_of(row);
         match self.lab_of(row)? {
-            Some(lab) => Ok(self.add(visit, lab, number)),
+            Some(lab) => {
+                self.sums.turn_to(visit);
+                Ok(self.sums.add(lab, number))
+            }
             None => Ok(Outcome::NoCode),
         }
     }
@@ -261,19 +183,26 @@ impl Sink for Values<'_> {
         Ok(())
     }
 
+    fn needs(&self) -> Option<usize> {
+        self.placer.needs()
+    }
+
+    fn passed_over(&mut self, rows: usize) {
+        self.ledger.count_many(Outcome::NoVisitId, rows);
+    }
+
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
         let mut places = self.placer.columns(batch)?;
         let labs = LabColumn::new(batch, &self.labs, self.parts)?;
         let numbers = numbers_of(batch, self.parts)?;
-        for row in 0..batch.len() {
-            let outcome = match self.placer.of_batch(&mut places, row) {
-                Err(outcome) => outcome,
-                Ok(place) => match labs.number(row, &mut self.labs, &mut self.name) {
-                    Some(lab) => self.add(place, lab, numbers.get(row)),
-                    None => Outcome::NoCode,
-                },
-            };
-            self.ledger.count(outcome);
+        let mut row = 0;
+        while row < batch.len() {
+            let (placed, end) = self.placer.of_rows(&mut places, row);
+            match placed {
+                Err(outcome) => self.ledger.count_many(outcome, end - row),
+                Ok(place) => self.add_rows(place, row..end, &labs, &numbers),
+            }
+            row = end;
         }
         Ok(())
     }
@@ -300,23 +229,17 @@ fn rename(sinks: &mut [Values<'_>]) -> Vec<String> {
             .iter()
             .map(|&used| if used { next.next().map_or(0, |&n| u64::from(n)) } else { 0 })
             .collect();
-        sink.renumber(&table);
+        sink.sums.renumber(&table);
     }
     names
 }
 
 impl Values<'_> {
     fn labs_used(&self) -> Vec<bool> {
-        let count = match &self.labs {
+        self.sums.used(match &self.labs {
             Labs::Ints(keys) => keys.names().len(),
             Labs::Texts(keys) => keys.len(),
-        };
-        let mut used = vec![false; count];
-        let packed = self.packed.iter().map(|record| record.pair());
-        for pair in packed.chain(self.odd.iter().map(|record| record.pair)) {
-            used[(pair & LAB_MASK) as usize] = true;
-        }
-        used
+        })
     }
 
     fn int_names(&self, used: &[bool]) -> Vec<(i64, String)> {
@@ -329,15 +252,5 @@ impl Values<'_> {
         let Labs::Texts(keys) = &self.labs else { return Vec::new() };
         let used = keys.names().zip(used).filter(|&(_, &used)| used);
         used.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
-    }
-
-    fn renumber(&mut self, numbers: &[u64]) {
-        let new = |pair: u64| (pair & !LAB_MASK) | numbers[(pair & LAB_MASK) as usize];
-        for record in &mut self.packed {
-            record.key = (new(record.pair()) << COUNT_BITS) | record.count();
-        }
-        for record in &mut self.odd {
-            record.pair = new(record.pair);
-        }
     }
 }

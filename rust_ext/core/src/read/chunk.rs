@@ -1,0 +1,387 @@
+//! One column of a row group, decoded page by page into an Arrow array.
+
+use super::hybrid::{Hybrid, Packed, Run};
+use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
+use arrow_array::{ArrayRef, ArrowPrimitiveType, PrimitiveArray};
+use arrow_buffer::{BooleanBufferBuilder, NullBuffer};
+use bytes::{Buf, Bytes};
+use parquet::basic::{Encoding, Type};
+use parquet::column::page::{Page, PageReader};
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::{ChunkReader, SerializedPageReader};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What is said of a page that does not hold what its header promises.
+pub const DAMAGED: &str = "a page with fewer or other values than it should have";
+
+/// The error is what is wrong with a page.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// The numbers of a column, row after row.
+pub trait Column {
+    /// The numbers of the next `rows` rows that have one, and which of them do.
+    fn known(&mut self, rows: usize) -> Result<(ArrayRef, Vec<Range<usize>>)>;
+
+    /// Those of the next `rows` rows that are `kept`, which are ascending stretches.
+    fn pick(&mut self, kept: &[Range<usize>], rows: usize) -> Result<ArrayRef>;
+
+    /// An error unless all rows were read.
+    fn end(&mut self) -> Result<()>;
+}
+
+/// Opens a column; `None` if it is not of the `physical` type, or its levels are of an old kind.
+pub fn open<T: Plain, R: ChunkReader + 'static>(
+    file: &Arc<R>,
+    chunk: &ColumnChunkMetaData,
+    physical: Type,
+    rows: usize,
+) -> Result<Option<Box<dyn Column>>> {
+    if chunk.column_type() != physical {
+        return Ok(None);
+    }
+    let pages = SerializedPageReader::new(Arc::clone(file), chunk, rows, None)
+        .map_err(|error| error.to_string())?;
+    let optional = chunk.column_descr().max_def_level() == 1;
+    let mut chunk = Chunk::<T, R> { pages, optional, dictionary: Vec::new(), page: None };
+    chunk.page = chunk.turn()?;
+    let old = chunk.page.as_ref().is_some_and(|page| page.old_levels);
+    Ok((!old).then(|| Box::new(chunk) as Box<dyn Column>))
+}
+
+/// Numbers as Parquet's plain encoding writes them.
+pub trait Plain: ArrowPrimitiveType + 'static {
+    /// Appends the numbers that `bytes` hold.
+    fn extend(values: &mut Vec<Self::Native>, bytes: &[u8]);
+}
+
+macro_rules! plain {
+    ($($arrow:ty),*) => {$(
+        impl Plain for $arrow {
+            fn extend(values: &mut Vec<Self::Native>, bytes: &[u8]) {
+                let (numbers, _) = bytes.as_chunks();
+                values.extend(numbers.iter().map(|&number| Self::Native::from_le_bytes(number)));
+            }
+        }
+    )*};
+}
+plain!(Int64Type, Int32Type, Float64Type, Float32Type);
+
+struct Chunk<T: Plain, R: ChunkReader> {
+    pages: SerializedPageReader<R>,
+    optional: bool,
+    dictionary: Vec<T::Native>,
+    page: Option<Rows>,
+}
+
+impl<T: Plain, R: ChunkReader> Column for Chunk<T, R> {
+    fn known(&mut self, rows: usize) -> Result<(ArrayRef, Vec<Range<usize>>)> {
+        let (mut values, mut known, mut at) = (Vec::with_capacity(rows), Vec::new(), 0);
+        self.walk(rows, |page, dictionary, rows| {
+            page.walk(rows, |source, run| {
+                let (ones, length) = ones_of(run)?;
+                stretches(run, at, &mut known);
+                at += length;
+                source.take::<T>(ones, dictionary, &mut values)
+            })
+        })?;
+        Ok((Arc::new(PrimitiveArray::<T>::new(values.into(), None)), known))
+    }
+
+    fn pick(&mut self, kept: &[Range<usize>], rows: usize) -> Result<ArrayRef> {
+        let count = kept.iter().map(|rows| rows.len()).sum();
+        let mut into = Cells::<T>::new(count, self.optional);
+        let mut at = 0;
+        for stretch in kept {
+            self.pass_over(stretch.start - at)?;
+            self.walk(stretch.len(), |page, dictionary, rows| {
+                page.walk(rows, |source, run| into.take(source, run, dictionary))
+            })?;
+            at = stretch.end;
+        }
+        self.pass_over(rows - at)?;
+        Ok(into.finish())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let more = self.page.as_ref().is_some_and(|page| page.left > 0) || self.turn()?.is_some();
+        if more { Err("more rows in a column than its footer says".to_owned()) } else { Ok(()) }
+    }
+}
+
+impl<T: Plain, R: ChunkReader> Chunk<T, R> {
+    /// The next page with rows; a dictionary on the way is kept.
+    fn turn(&mut self) -> Result<Option<Rows>> {
+        loop {
+            match self.pages.get_next_page().map_err(|error| error.to_string())? {
+                None => return Ok(None),
+                Some(Page::DictionaryPage { buf, num_values, .. }) => {
+                    self.dictionary.clear();
+                    T::extend(&mut self.dictionary, &buf);
+                    if self.dictionary.len() != num_values as usize {
+                        return Err(DAMAGED.to_owned());
+                    }
+                }
+                Some(page) => {
+                    let rows = Rows::of(page, self.optional).ok_or(DAMAGED)?;
+                    if rows.left > 0 {
+                        return Ok(Some(rows));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does `work` on the next `rows` rows, a page's at a time.
+    fn walk(
+        &mut self,
+        rows: usize,
+        mut work: impl FnMut(&mut Rows, &[T::Native], usize) -> Option<()>,
+    ) -> Result<()> {
+        let mut left = rows;
+        while left > 0 {
+            if self.page.as_ref().is_none_or(|page| page.left == 0) {
+                self.page = self.turn()?;
+            }
+            let page = self.page.as_mut().ok_or("fewer rows in a column than its footer says")?;
+            let rows = page.left.min(left);
+            (page.left, left) = (page.left - rows, left - rows);
+            work(page, &self.dictionary, rows).ok_or(DAMAGED)?;
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, rows: usize) -> Result<()> {
+        self.walk(rows, |page, _, rows| {
+            page.walk(rows, |source, run| source.pass_over::<T>(ones_of(run)?.0))
+        })
+    }
+}
+
+/// What is left of a page.
+struct Rows {
+    left: usize,
+    /// Whether each row has a value; `None` if all have.
+    levels: Option<Hybrid>,
+    old_levels: bool,
+    values: Values,
+}
+
+impl Rows {
+    fn of(page: Page, optional: bool) -> Option<Self> {
+        let (left, encoding) = (page.num_values() as usize, page.encoding());
+        let (levels, mut values, old_levels) = match page {
+            Page::DataPage { mut buf, def_level_encoding, .. } if optional => {
+                let length = buf.try_get_u32_le().ok()? as usize;
+                let levels = (length <= buf.len()).then(|| buf.split_to(length))?;
+                (levels, buf, def_level_encoding != Encoding::RLE)
+            }
+            Page::DataPageV2 { mut buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
+                let start = rep_levels_byte_len as usize;
+                let end = start.checked_add(def_levels_byte_len as usize)?;
+                let levels = (end <= buf.len()).then(|| buf.split_to(end))?;
+                (levels.slice(start..), buf, false)
+            }
+            page => (Bytes::new(), page.buffer().clone(), false),
+        };
+        let levels = if optional { Some(Hybrid::new(levels, 1)?) } else { None };
+        let values = match encoding {
+            Encoding::PLAIN => Values::Plain(values),
+            Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
+                // A page of nulls only may have no byte at all.
+                let width = values.try_get_u8().unwrap_or(0);
+                Values::Coded(Hybrid::new(values, width.into())?)
+            }
+            _ => return None,
+        };
+        Some(Self { left, levels, old_levels, values })
+    }
+
+    /// Does `work` on the next `rows` rows, which have a value where a run has a one.
+    #[inline(always)]
+    fn walk(
+        &mut self,
+        rows: usize,
+        mut work: impl FnMut(&mut Values, Run<'_>) -> Option<()>,
+    ) -> Option<()> {
+        let Some(levels) = &mut self.levels else {
+            return work(&mut self.values, Run::Same(1, rows));
+        };
+        let mut left = rows;
+        while left > 0 {
+            let run = levels.next(left)?;
+            left -= run.length();
+            work(&mut self.values, run)?;
+        }
+        Some(())
+    }
+}
+
+/// How many ones there are in a run of ones and zeros, and how many of both.
+#[inline(always)]
+fn ones_of(run: Run<'_>) -> Option<(usize, usize)> {
+    match run {
+        Run::Same(one @ 0..=1, length) => Some((one as usize * length, length)),
+        Run::Same(..) => None,
+        Run::Packed(packed) => Some((packed.ones(), packed.length)),
+    }
+}
+
+/// Appends the stretches of ones of a run that begins `at` a row.
+fn stretches(run: Run<'_>, at: usize, ones: &mut Vec<Range<usize>>) {
+    let mut push = |from: usize, to: usize| match ones.last_mut() {
+        Some(last) if last.end == from => last.end = to,
+        _ => ones.push(from..to),
+    };
+    match run {
+        Run::Same(0, _) => {}
+        Run::Same(_, length) => push(at, at + length),
+        Run::Packed(packed) => {
+            let mut from = at;
+            for (mut bits, count) in packed.bits() {
+                let mut place = from;
+                while bits != 0 {
+                    let (zeros, rest) = (bits.trailing_zeros(), bits >> bits.trailing_zeros());
+                    let length = rest.trailing_ones();
+                    place += zeros as usize;
+                    push(place, place + length as usize);
+                    (place, bits) = (place + length as usize, rest >> length);
+                }
+                from += count;
+            }
+        }
+    }
+}
+
+/// The values of a page.
+enum Values {
+    Plain(Bytes),
+    /// Places in the dictionary.
+    Coded(Hybrid),
+}
+
+impl Values {
+    /// Appends the next `count` values; `None` if there are not so many.
+    #[inline(always)]
+    fn take<T: Plain>(
+        &mut self,
+        count: usize,
+        dictionary: &[T::Native],
+        values: &mut Vec<T::Native>,
+    ) -> Option<()> {
+        match self {
+            Self::Plain(bytes) => {
+                let length = count.checked_mul(size_of::<T::Native>())?;
+                T::extend(values, bytes.get(..length)?);
+                bytes.advance(length);
+            }
+            Self::Coded(codes) => {
+                let mut left = count;
+                while left > 0 {
+                    let run = codes.next(left)?;
+                    left -= run.length();
+                    match run {
+                        Run::Same(code, length) => {
+                            let value = *dictionary.get(code as usize)?;
+                            values.resize(values.len() + length, value);
+                        }
+                        Run::Packed(places) => look_up(places, dictionary, values)?,
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Leaves the next `count` values out; `None` if there are not so many.
+    #[inline(always)]
+    fn pass_over<T: Plain>(&mut self, count: usize) -> Option<()> {
+        match self {
+            Self::Plain(bytes) => {
+                let length = count.checked_mul(size_of::<T::Native>())?;
+                bytes.get(..length)?;
+                bytes.advance(length);
+            }
+            Self::Coded(codes) => {
+                let mut left = count;
+                while left > 0 {
+                    left -= codes.next(left)?.length();
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Appends the entries at these places of the dictionary; `None` if it is too short for one.
+fn look_up<T: Copy + Default>(
+    places: Packed<'_>,
+    dictionary: &[T],
+    values: &mut Vec<T>,
+) -> Option<()> {
+    let mut all = true;
+    values.extend(places.values().map(|place| {
+        let entry = dictionary.get(place as usize);
+        all &= entry.is_some();
+        entry.copied().unwrap_or_default()
+    }));
+    all.then_some(())
+}
+
+/// Rows as they are taken.
+struct Cells<T: Plain> {
+    values: Vec<T::Native>,
+    valid: Option<BooleanBufferBuilder>,
+    /// Values that are not spread over rows yet.
+    dense: Vec<T::Native>,
+}
+
+impl<T: Plain> Cells<T> {
+    fn new(rows: usize, optional: bool) -> Self {
+        let valid = optional.then(|| BooleanBufferBuilder::new(rows));
+        Self { values: Vec::with_capacity(rows), valid, dense: Vec::new() }
+    }
+
+    /// Takes the rows of `run`.
+    #[inline(always)]
+    fn take(&mut self, source: &mut Values, run: Run<'_>, dictionary: &[T::Native]) -> Option<()> {
+        let (ones, length) = ones_of(run)?;
+        match run {
+            Run::Same(..) if ones > 0 => source.take::<T>(length, dictionary, &mut self.values)?,
+            Run::Same(..) => self.values.resize(self.values.len() + length, Default::default()),
+            Run::Packed(packed) => {
+                self.dense.clear();
+                source.take::<T>(ones, dictionary, &mut self.dense)?;
+                spread(packed, &mut self.dense, &mut self.values);
+            }
+        }
+        match (&mut self.valid, run) {
+            (None, _) => {}
+            (Some(valid), Run::Same(..)) => valid.append_n(length, ones > 0),
+            (Some(valid), Run::Packed(packed)) => {
+                valid.append_packed_range(packed.from..packed.from + length, packed.bytes);
+            }
+        }
+        Some(())
+    }
+
+    fn finish(self) -> ArrayRef {
+        let nulls = self.valid.map(|mut valid| NullBuffer::new(valid.finish()));
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+        Arc::new(PrimitiveArray::<T>::new(self.values.into(), nulls))
+    }
+}
+
+/// Appends a row for each bit: the next of `dense` where it is one.
+#[inline(always)]
+fn spread<T: Copy + Default>(rows: Packed<'_>, dense: &mut Vec<T>, values: &mut Vec<T>) {
+    dense.push(T::default());
+    let mut next = 0;
+    for (bits, count) in rows.bits() {
+        values.extend((0..count).map(|bit| {
+            let value = dense[next];
+            next += (bits >> bit & 1) as usize;
+            value
+        }));
+    }
+}

@@ -1,0 +1,192 @@
+//! Sums and counts by visit and lab, as rows come.
+
+use super::Outcome;
+use super::order::{settle, sort_settled};
+use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed};
+use crate::read::number::Number;
+
+/// Records that wait for equal ones to be merged: more than an ordered MIMIC-IV ever has.
+const COMPACT_AT: usize = 24 << 20;
+
+/// One thread's sums.
+pub(super) struct Sums {
+    /// Sums and counts of the current visit by lab, and a bit for each lab that has any.
+    visit: u32,
+    labs: Vec<(i64, u32)>,
+    touched: Vec<u64>,
+    /// Those of the visits before; ascending once compacted.
+    pub packed: Vec<Packed>,
+    pub odd: Vec<Odd>,
+    /// Whether visits come nearly in order.
+    in_order: bool,
+    compact_at: usize,
+}
+
+impl Sums {
+    /// Sums of one of so many threads, which share the room for records.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            visit: 0,
+            labs: Vec::new(),
+            touched: Vec::new(),
+            packed: Vec::new(),
+            odd: Vec::new(),
+            in_order: true,
+            compact_at: COMPACT_AT / threads,
+        }
+    }
+
+    /// From here on values are of `visit`.
+    #[inline(always)]
+    pub fn turn_to(&mut self, visit: u32) {
+        if visit != self.visit {
+            self.flush();
+            self.visit = visit;
+        }
+    }
+
+    /// Adds a value of the current visit.
+    #[inline(always)]
+    pub fn add(&mut self, lab: u32, number: Number) -> Outcome {
+        match number {
+            Number::Scaled(value) => self.add_scaled(lab, value),
+            Number::Decimal(mantissa, exponent) => self.add_odd(lab, mantissa, exponent),
+            Number::Empty => return Outcome::NoValue,
+            Number::NotFinite => return Outcome::NotFinite,
+            Number::Text => return Outcome::NotANumber,
+        }
+        Outcome::Used
+    }
+
+    /// The same for a scaled value.
+    #[inline(always)]
+    pub fn add_scaled(&mut self, lab: u32, value: i64) {
+        let lab = lab as usize;
+        if lab >= self.labs.len() {
+            self.make_room(lab);
+        }
+        let (sum, count) = &mut self.labs[lab];
+        *sum += value;
+        *count += 1;
+        self.touched[lab / 64] |= 1 << (lab % 64);
+        if u64::from(*count) == COUNT_MASK {
+            self.flush();
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, lab: usize) {
+        self.labs.resize((lab + 1).next_multiple_of(64), (0, 0));
+        self.touched.resize(self.labs.len() / 64, 0);
+    }
+
+    #[cold]
+    fn add_odd(&mut self, lab: u32, mantissa: i64, exponent: i16) {
+        let pair = (u64::from(self.visit) << LAB_BITS) | u64::from(lab);
+        self.odd.push(Odd { pair, exponent, count: 1, sum: i128::from(mantissa) });
+        if self.odd.len() >= self.compact_at {
+            self.flush();
+            self.compact();
+        }
+    }
+
+    /// Packs the current visit's sums, labs ascending.
+    pub fn flush(&mut self) {
+        let start = self.packed.len();
+        for (word, bits) in self.touched.iter_mut().enumerate() {
+            while *bits != 0 {
+                let lab = word * 64 + bits.trailing_zeros() as usize;
+                *bits &= *bits - 1;
+                let (sum, count) = std::mem::take(&mut self.labs[lab]);
+                self.packed.push(Packed::new(self.visit, lab as u32, count, sum));
+            }
+        }
+        if self.in_order {
+            match settle(&mut self.packed, start, |record| record.visit()) {
+                // The visit was met before: its labs stand twice.
+                Some(again) => self.packed[again].sort_unstable_by_key(|record| record.pair()),
+                None => self.in_order = false,
+            }
+        }
+        if self.packed.len() >= self.compact_at {
+            self.compact();
+        }
+    }
+
+    /// Sorts the records and merges equal ones; next time when there are twice as many.
+    pub fn compact(&mut self) {
+        sort_settled(&mut self.packed, |record| record.visit(), |record| record.pair());
+        self.packed.dedup_by(|next, kept| {
+            let count = kept.count() + next.count();
+            let same = kept.pair() == next.pair() && count <= COUNT_MASK;
+            if same {
+                kept.key = (kept.pair() << COUNT_BITS) | count;
+                kept.sum += next.sum;
+            }
+            same
+        });
+        self.odd.sort_unstable_by_key(|record| (record.pair, record.exponent));
+        self.odd.dedup_by(|next, kept| {
+            let same = (kept.pair, kept.exponent) == (next.pair, next.exponent);
+            if same {
+                kept.count += next.count;
+                kept.sum += next.sum;
+            }
+            same
+        });
+        let most = self.packed.len().max(self.odd.len());
+        self.compact_at = self.compact_at.max(2 * most);
+    }
+
+    /// For each of `labs` labs whether it has a value.
+    pub fn used(&self, labs: usize) -> Vec<bool> {
+        let mut used = vec![false; labs];
+        let packed = self.packed.iter().map(|record| record.pair());
+        for pair in packed.chain(self.odd.iter().map(|record| record.pair)) {
+            used[(pair & LAB_MASK) as usize] = true;
+        }
+        used
+    }
+
+    /// Gives the labs other numbers.
+    pub fn renumber(&mut self, numbers: &[u64]) {
+        let new = |pair: u64| (pair & !LAB_MASK) | numbers[(pair & LAB_MASK) as usize];
+        for record in &mut self.packed {
+            record.key = (new(record.pair()) << COUNT_BITS) | record.count();
+        }
+        for record in &mut self.odd {
+            record.pair = new(record.pair);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Visits in any order, met again and again, and labs renumbered.
+        #[test]
+        fn equals_a_sorted_map(rows in prop::collection::vec((0_u32..9, 0_u32..200, -50_i64..50), 0..300)) {
+            let mut sums = Sums::new(1);
+            let mut oracle = BTreeMap::<(u32, u32), (i64, u64)>::new();
+            for &(visit, lab, value) in &rows {
+                sums.turn_to(visit);
+                prop_assert_eq!(sums.add(lab, Number::Scaled(value)), Outcome::Used);
+                let (sum, count) = oracle.entry((visit, 199 - lab)).or_default();
+                (*sum, *count) = (*sum + value, *count + 1);
+            }
+            sums.flush();
+            prop_assert!(sums.packed.is_sorted_by_key(|record| record.visit()));
+            sums.renumber(&(0..200).rev().collect::<Vec<_>>());
+            sums.compact();
+            let got = sums.packed.iter().map(|record| {
+                let lab = (record.pair() & LAB_MASK) as u32;
+                ((record.visit() as u32, lab), (record.sum, record.count()))
+            });
+            prop_assert_eq!(got.collect::<Vec<_>>(), oracle.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
