@@ -36,6 +36,14 @@ impl LabColumn {
         }
     }
 
+    /// The lab of every row as a whole number, if each has one.
+    pub fn ids(&self) -> Option<&[i64]> {
+        match self {
+            Self::Ints(ids) if ids.null_count() == 0 => Some(ids.values()),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     pub fn number(&self, row: usize, labs: &mut Labs, name: &mut Vec<u8>) -> Option<u32> {
         match (self, labs) {
@@ -111,6 +119,14 @@ pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
 }
 
 impl Numbers {
+    /// The value of every row, scaled or [`UNSCALED`], if there are such.
+    pub fn all_scaled(&self) -> Option<&[i64]> {
+        match self {
+            Self::Floats(_, scaled) => Some(scaled),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     pub fn get(&self, row: usize) -> Number {
         match self {

@@ -9,7 +9,7 @@ use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::{Error, Result};
 use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
 use crate::read::delimited::Row;
-use crate::read::number::{Number, parse_id, parse_number};
+use crate::read::number::{Number, UNSCALED, parse_id, parse_number};
 use crate::read::word::Word;
 use crate::read::{Batch, Input, Run, Sink, scan};
 use std::ops::Range;
@@ -106,12 +106,32 @@ impl<'a> Values<'a> {
     /// Takes the rows of a batch that are of one visit.
     fn add_rows(&mut self, visit: u32, rows: Range<usize>, labs: &LabColumn, numbers: &Numbers) {
         self.sums.turn_to(visit);
-        for row in rows {
-            let outcome = match labs.number(row, &mut self.labs, &mut self.name) {
-                None => Outcome::NoCode,
-                Some(lab) => self.sums.add(lab, numbers.get(row)),
-            };
-            self.ledger.count(outcome);
+        match (labs.ids(), numbers.all_scaled(), &mut self.labs) {
+            // As nearly all rows of the largest tables are, which come by the hundred million.
+            (Some(ids), Some(scaled), Labs::Ints(keys)) => {
+                let mut used = 0;
+                for (row, (&id, &scaled)) in
+                    rows.clone().zip(ids[rows.clone()].iter().zip(&scaled[rows]))
+                {
+                    let lab = keys.number(id);
+                    if scaled == UNSCALED {
+                        self.ledger.count(self.sums.add(lab, numbers.get(row)));
+                    } else {
+                        self.sums.add_scaled(lab, scaled);
+                        used += 1;
+                    }
+                }
+                self.ledger.count_many(Outcome::Used, used);
+            }
+            _ => {
+                for row in rows {
+                    let outcome = match labs.number(row, &mut self.labs, &mut self.name) {
+                        None => Outcome::NoCode,
+                        Some(lab) => self.sums.add(lab, numbers.get(row)),
+                    };
+                    self.ledger.count(outcome);
+                }
+            }
         }
     }
 
