@@ -11,12 +11,19 @@ import numpy as np
 import polars as pl
 import pytest
 from flax import nnx
+from scipy import stats
 
 from equipoise.cohort import cohort_from_lists
-from equipoise.generator import GeneratorConfig, log_likelihood
+from equipoise.generator import Generator, GeneratorConfig, log_likelihood
 from equipoise.generator.batches import Shape, batches, last_visits
 from equipoise.generator.model import PADDING, Layout, gather_sum
-from equipoise.generator.network import end_token, multi_hot, outline, visit_nats
+from equipoise.generator.network import (
+    end_token,
+    multi_hot,
+    outline,
+    replaced,
+    visit_nats,
+)
 from generator_toys import SMALL, batch_of, random_generator
 
 
@@ -209,6 +216,45 @@ def test_codes_of_a_last_visit_know_that_it_is_one_and_of_which_label():
     )
     np.testing.assert_array_equal(others_NV[0], others_NV[1])
     assert np.all(last_NV != others_NV) and np.all(last_NV[0] != last_NV[1])
+
+
+def with_systems(generator: Generator, system_of_code: list[int]) -> Generator:
+    """The same with those systems of codes."""
+    member_VS = np.zeros_like(generator.params["systems"]["member_VS"][...])
+    for code, system in enumerate(system_of_code):
+        member_VS[code, system] = system >= 0
+    return replace(generator, params=replaced(generator.params, {"systems.member_VS": member_VS}))
+
+
+@pytest.mark.parametrize("end_first", [True, False])
+@pytest.mark.parametrize("head", ["block", "halo"])
+def test_a_visit_of_told_systems_is_drawn_as_its_probability_says(head, end_first):
+    """All of three codes (one in each system, one in none), two systems and the end: 64 visits."""
+    config = replace(SMALL, head=head, end_first=end_first, systems=2)
+    generator = with_systems(random_generator(3, config, seed=3), [0, 1, -1])
+    halo = nnx.merge(generator.graph, generator.params)
+    V, lanes = halo.head.tokens, 40_000
+    used = [0, 1, 2, V - 3, V - 2, V - 1]
+    x_NV = np.zeros((64, V), bool)
+    x_NV[:, used] = list(itertools.product([False, True], repeat=6))
+    subjects = pl.DataFrame({"label": [True] * lanes, "sex": ["M"] * lanes})
+    condition_LK = generator.conditions.encode(subjects)
+    h_LD = jnp.broadcast_to(np.random.default_rng(0).normal(size=16), (lanes, 16))
+    logits_NV = np.asarray(halo._logits(h_LD[:64], jnp.asarray(x_NV), condition_LK[:64]))
+    with np.errstate(invalid="ignore"):
+        nats_NV = np.where(x_NV, logits_NV, 0) - np.logaddexp(logits_NV, 0)
+    probability_N = np.exp(nats_NV.sum(axis=1))
+    assert probability_N.sum() == pytest.approx(1, abs=1e-5)
+    closed_N = (x_NV[:, 0] & ~x_NV[:, V - 3]) | (x_NV[:, 1] & ~x_NV[:, V - 2])
+    assert np.all(probability_N[closed_N] == 0)
+
+    threshold_LV = jax.random.logistic(jax.random.key(1), (lanes, V))
+    drawn_LV, last_L = halo.draw(h_LD, threshold_LV, jnp.zeros(lanes, int), condition_LK)
+    kind_L = np.asarray(drawn_LV)[:, :3] @ [1, 2, 4] + 8 * np.asarray(last_L)
+    kind_N = x_NV[:, :3] @ [1, 2, 4] + 8 * x_NV[:, -1]
+    expected = lanes * np.bincount(kind_N, probability_N, minlength=16)
+    seen = np.bincount(kind_L, minlength=16)
+    assert stats.chisquare(seen, expected * lanes / expected.sum()).pvalue > 1e-3
 
 
 def test_nothing_is_told_where_records_have_one_visit():

@@ -220,17 +220,18 @@ def test_a_folder_from_a_newer_version_is_refused_with_both_versions(folder):
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"equipoise": "', '"equipoise": "9'))
     path = folder / "generator.json"
-    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    path.write_text(path.read_text().replace('"format": 3', '"format": 4'))
     ours = version("equipoise")
-    with pytest.raises(DataError, match=f"want 2, which equipoise {ours}.*3, .*equipoise 9{ours}"):
+    with pytest.raises(DataError, match=f"want 3, which equipoise {ours}.*4, .*equipoise 9{ours}"):
         load_generator(folder)
 
 
 def test_a_folder_of_format_1_tells_the_end_after_the_codes(tmp_path):
     old = random_generator(config=replace(SMALL, end_first=False))
     old.save(tmp_path / "model")
-    reseal(tmp_path / "model", "generator.json", '"format": 2', '"format": 1')
+    reseal(tmp_path / "model", "generator.json", '"format": 3', '"format": 1')
     reseal(tmp_path / "model", "generator.json", '"end_first": false,', "")
+    reseal(tmp_path / "model", "generator.json", '"systems": 0,', "")
     loaded = load_generator(tmp_path / "model")
     assert loaded.config == old.config
     plan = plan_of([2, 2, 2, 2])

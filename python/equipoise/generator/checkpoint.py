@@ -27,7 +27,7 @@ WEIGHTS: Final = "weights.safetensors"
 DESCRIPTION: Final = "generator.json"
 METRICS: Final = "metrics.jsonl"
 #: Of the folder. Another number is for files that this code could not read or would misread.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 #: Mean negative log-likelihood, nats per visit, at each look at the tuning subjects.
 HISTORY: Final[Mapping[str, type[pl.DataType]]] = {
@@ -148,7 +148,7 @@ def _described(path: Path, description: Mapping[str, Any]) -> tuple[Conditions, 
             description["cells"],
             schema={schema.LABEL: pl.Boolean, **dict.fromkeys(by, pl.String), "subjects": pl.Int64},
         )
-        # Format 1 had no such setting, and the end after the codes.
+        # Format 1 had no such setting, and the end after the codes; format 2 no systems.
         config = GeneratorConfig(**{"end_first": False, **description["config"]})
     except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(table=str(path), want="a generator's description", got=str(error)) from None

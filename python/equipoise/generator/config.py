@@ -12,6 +12,7 @@ import numpy as np
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.generator.sizes import blocks_of, round_up
+from equipoise.generator.systems import systems_of
 
 _CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
     "schedule": ("constant", "cosine"),
@@ -26,6 +27,7 @@ _MAY_BE_0: Final = (
     "clip_norm",
     "condition_dropout",
     "spare_tokens",
+    "systems",
 )
 
 
@@ -39,8 +41,9 @@ class GeneratorConfig:
     codes to a block. head_hidden: its hidden width, if "block". spare_tokens: unused tokens wanted
     between the codes and the end of a record (`from_halo` keeps HALO's label columns there).
     end_first: whether the end is told before the codes of the last visit (`ending`), or after them,
-    as in HALO. max_visits: longer subjects are cut to their last `max_visits`, for the label sits
-    on the last. batch_subjects: subjects per step. max_steps: the most steps there will be.
+    as in HALO. systems: how many systems of codes are told before the codes (`systems`): those of
+    the vocabulary, or 0. max_visits: longer subjects are cut to their last `max_visits`, for the
+    label sits on the last. batch_subjects: subjects per step. max_steps: the most steps there are.
     evaluate_every: steps between looks at the tuning subjects. patience: how many such looks in a
     row may fail to improve before training ends. learning_rate: Adam's, constant as in HALO unless
     `schedule` is "cosine", which falls to 0 at `max_steps`; either rises from 0 in the first
@@ -60,6 +63,7 @@ class GeneratorConfig:
     head_hidden: int = 512
     spare_tokens: int = 0
     end_first: bool = True
+    systems: int = 0
     block: int = 256
     max_visits: int = 20
     batch_subjects: int = 64
@@ -95,7 +99,7 @@ class GeneratorConfig:
 
     def blocks(self, codes: int) -> tuple[int, int]:
         """How many blocks of how many tokens a head of so many codes has, the end included."""
-        return blocks_of(codes + self.spare_tokens + 1, self.block)
+        return blocks_of(codes + self.spare_tokens + self.systems + 1, self.block)
 
     @staticmethod
     def for_cohort(cohort: Cohort) -> GeneratorConfig:
@@ -110,6 +114,7 @@ class GeneratorConfig:
         config = GeneratorConfig(
             block=128 if columns < 4096 else 256,
             max_visits=round_up(longest, 1) if longest <= 8 else 20,
+            systems=int(systems_of(cohort.vocabulary).max(initial=-1)) + 1,
         )
         if visits < 50_000:
             return replace(

@@ -37,6 +37,7 @@ from equipoise.generator.network import (
     initialise,
     lowered,
     outline,
+    replaced,
 )
 from equipoise.generator.optimiser import (
     EVERY,
@@ -47,6 +48,7 @@ from equipoise.generator.optimiser import (
     share_of,
 )
 from equipoise.generator.parallel import Layout
+from equipoise.generator.systems import open_visits, started
 
 #: Called at each look with step, train_nll, tuning_nll, learning_rate and subjects_per_second.
 Watch = Callable[[Mapping[str, float]], None]
@@ -144,7 +146,10 @@ def fit_weights(
     """
     config = task.config
     with _memory_named(task):
-        graph, params = initialise(_log_odds(task.fit), len(task.conditions), config, task.seed)
+        graph, params = initialise(_log_odds(task), len(task.conditions), config, task.seed)
+        if config.systems:
+            tokens = end_token(len(task.fit.vocabulary), config) + 1
+            params = replaced(params, started(task.fit, config.systems, tokens))
         state = State(params, Optimiser.of(config).start(params))
         course = Course(task.layout.put_weights(state), Best(params, np.inf, 0))
         if keeper is not None:
@@ -352,11 +357,12 @@ def _memory_named(task: Task) -> Iterator[None]:
         ) from None
 
 
-def _log_odds(cohort: Cohort) -> npt.NDArray[np.float64]:
-    """(V + 1,) of each code in a visit and of the end after it."""
-    visits, tokens = len(cohort.visits), len(cohort.vocabulary) + 1
+def _log_odds(task: Task) -> npt.NDArray[np.float64]:
+    """(V + 1,) of each code in a visit that may have it, and of the end after it."""
+    cohort, tokens = task.fit, len(task.fit.vocabulary) + 1
     counts = np.bincount(cohort.codes, minlength=tokens).astype(np.float64)
     counts[-1] = len(cohort)
+    visits = np.append(open_visits(cohort, task.config.systems), len(cohort.visits))
     share = (counts + 0.5) / (visits + 1)
     log_odds: npt.NDArray[np.float64] = np.log(share) - np.log1p(-share)
     return log_odds

@@ -17,6 +17,7 @@ from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.ending import Ending
 from equipoise.generator.head import BlockHead, Head
 from equipoise.generator.model import PADDING, Coarse
+from equipoise.generator.systems import Systems
 from equipoise.generator.triangle import HaloHead
 
 #: The network without its weights: static, hashable, what `jax.jit` compiles for.
@@ -32,10 +33,11 @@ _FULL: Final = (_BIAS, _END_BIAS, "coarse.codes_VD")
 class Halo(nnx.Module):
     """Conditional distribution of records, with room for at least so many codes.
 
-    The last token marks the end of a record; those between it and the codes are unused: their bias
-    is -inf (`initialise`). The end's is too where `ending` tells it before the codes; where records
-    have one visit only, there is nothing to tell. The static part has no trace of how many codes
-    there are.
+    The last token marks the end of a record, those before it the systems of codes, if there are
+    several; between them and the codes are unused ones. To the head all but the codes are unused:
+    their bias is -inf (`initialise`), but for the end's unless `ending` tells it before the codes;
+    where records have one visit only, there is nothing to tell. The static part has no trace of how
+    many codes there are.
     """
 
     def __init__(self, codes: int, conditions: int, config: GeneratorConfig) -> None:
@@ -53,6 +55,8 @@ class Halo(nnx.Module):
         self.head = _head(blocks, size, config)
         told_first = config.end_first and config.max_visits > 1
         self.ending = Ending(conditions, config.width) if told_first else None
+        told = (config.systems, self.head.tokens, config.width)
+        self.systems = Systems(*told) if config.systems else None
 
     def log_likelihood(
         self,
@@ -73,6 +77,8 @@ class Halo(nnx.Module):
         h_ND = self.coarse(condition_BK, visits_ND, grid_PT, place_N)
         x_NV = multi_hot(owner_L, codes_LC, (len(place_N), self.head.tokens))
         B, T = len(condition_BK), grid_PT.shape[1]
+        if self.systems is not None:
+            x_NV = x_NV.at[:, self._place_of_systems()].set(self.systems.of(x_NV))
         logits_NV = self._logits(h_ND, x_NV, condition_BK[place_N // T])
         nats_NV = jnp.where(x_NV, logits_NV, 0) - jax.nn.softplus(logits_NV)
         open_N = place_N % T < self.max_visits - 1
@@ -90,20 +96,40 @@ class Halo(nnx.Module):
         relied on.
         """
         certain_L = visit_L == self.max_visits - 1
-        if self.ending is None:
-            x_LV = self.head.sample(h_LD, threshold_LV)
-            return x_LV, x_LV[:, -1] | certain_L
-        last_L = (self.ending.log_odds(h_LD) > threshold_LV[:, -1]) | certain_L
-        told_LD = self.ending.tell(h_LD, last_L, condition_LK)
-        return self.head.sample(told_LD, threshold_LV), last_L
+        last_L, told_LD = certain_L, h_LD
+        if self.ending is not None:
+            last_L |= self.ending.log_odds(h_LD) > threshold_LV[:, -1]
+            told_LD = self.ending.tell(h_LD, last_L, condition_LK)
+        if self.systems is not None:
+            s_LS = self.systems.draw(told_LD, threshold_LV[:, self._place_of_systems()])
+            told_LD = self.systems.tell(told_LD, s_LS)
+            threshold_LV = jnp.where(self.systems.closed(s_LS), jnp.inf, threshold_LV)
+        x_LV = self.head.sample(told_LD, threshold_LV)
+        return x_LV, last_L if self.ending is not None else last_L | x_LV[:, -1]
 
     def _logits(self, h_ND: jax.Array, x_NV: jax.Array, condition_NK: jax.Array) -> jax.Array:
         """(N, V) float32 log-odds of every token given those that are told before it."""
+        told_ND = h_ND
+        if self.ending is not None:
+            told_ND = self.ending.tell(h_ND, x_NV[:, -1], condition_NK)
+        if self.systems is None:
+            logits_NV = self.head.logits(told_ND, x_NV).astype(jnp.float32)
+        else:
+            place = self._place_of_systems()
+            s_NS = x_NV[:, place]
+            first_NS = self.systems.log_odds(told_ND, s_NS).astype(jnp.float32)
+            told_ND = self.systems.tell(told_ND, s_NS)
+            # The head has not drawn them, and the end may come after them.
+            logits_NV = self.head.logits(told_ND, x_NV.at[:, place].set(False))
+            logits_NV = jnp.where(self.systems.closed(s_NS), -jnp.inf, logits_NV)
+            logits_NV = logits_NV.astype(jnp.float32).at[:, place].set(first_NS)
         if self.ending is None:
-            return self.head.logits(h_ND, x_NV).astype(jnp.float32)
-        told_ND = self.ending.tell(h_ND, x_NV[:, -1], condition_NK)
-        end_N = self.ending.log_odds(h_ND).astype(jnp.float32)
-        return self.head.logits(told_ND, x_NV).astype(jnp.float32).at[:, -1].set(end_N)
+            return logits_NV
+        return logits_NV.at[:, -1].set(self.ending.log_odds(h_ND).astype(jnp.float32))
+
+    def _place_of_systems(self) -> slice:
+        systems = 0 if self.systems is None else self.systems.bias_S.shape[0]
+        return slice(self.head.tokens - 1 - systems, self.head.tokens - 1)
 
 
 def _head(blocks: int, size: int, config: GeneratorConfig) -> Head:
@@ -157,7 +183,7 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
     match name.rstrip(".0123456789").split(".")[-1]:
         case "bias" | "scale" | "offset_GH" | "direct_GBB" | "bias_GB":
             return 0
-        case "read_D" | "bias_1":
+        case "read_D" | "bias_1" | "read_DS" | "bias_S" | "direct_SS" | "member_VS":
             return 0
         case "offset_free_Q" | "offset_V":
             return 0
@@ -165,6 +191,8 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
             # Smaller, for last visits have the condition already: at 1 the label of weak signals is
             # learned by heart, at 0.05 that of strong ones hardly at all.
             return 0.25
+        case "tell_SD":
+            return 1
         case "condition_KD":
             # Far larger than the rest and in every row, unlike HALO's: with hundreds of subjects
             # the network else learns them by heart before it learns what label and group change.
@@ -212,6 +240,13 @@ def named_arrays(params: Params) -> Mapping[str, jax.Array]:
     """The weights by dotted name, such as `head.bias_GB`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {dotted(path): leaf for path, leaf in leaves}
+
+
+def replaced(params: Params, arrays: Mapping[str, npt.NDArray[np.float32]]) -> Params:
+    """The weights with those of these dotted names in place of their own."""
+    named = {**named_arrays(params), **{name: jnp.asarray(a) for name, a in arrays.items()}}
+    other: Params = jax.tree.unflatten(jax.tree.structure(params), list(named.values()))
+    return other
 
 
 def dotted(path: Any) -> str:

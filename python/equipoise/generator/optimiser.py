@@ -16,12 +16,18 @@ from equipoise.generator.network import Params, dotted
 
 #: Weights that are added, not multiplied with: decay would only pull at what they stand for, and
 #: the -inf that silences a token would become NaN.
-_UNDECAYED: Final = ("bias", "scale", "offset", "condition", "start", "position", "last")
+_UNDECAYED: Final = (
+    *("bias", "scale", "offset", "condition", "start", "position", "last"),
+    *("tell", "member"),
+)
 
 #: Weights that are log-odds themselves. Bins of one lab exclude each other, which is -6 or less;
 #: with steps of 1e-3 that takes longer than the rest needs to learn subjects by heart
 #: (benches/studies/generator.md).
-_LOG_ODDS: Final = ("head.direct_GBB", "head.bias_GB", "ending.bias_1")
+_LOG_ODDS: Final = (
+    *("head.direct_GBB", "head.bias_GB", "ending.bias_1"),
+    *("systems.bias_S", "systems.direct_SS"),
+)
 #: How many times as far they go in one step.
 _FASTER: Final = 10.0
 #: Weights of step t count in the average as t^(this - 1): it spans the last tenth, give or take.
