@@ -33,13 +33,13 @@ def custom_calls(step: Any, *arguments: Any) -> set[str]:
 
 
 def sampler(head: Any) -> tuple[Any, tuple[Any, ...]]:
-    generator = random_generator(config=replace(SMALL, head=head))
+    generator = random_generator(config=replace(SMALL, head=head, systems=2))
     order = Order.of(generator.conditions, plan_of([10, 10, 10, 10]))
     return Draw(generator, order, 0, 64).traced(range(40))
 
 
 def training_step(dtype: str) -> tuple[Any, tuple[Any, ...]]:
-    generator = random_generator()
+    generator = random_generator(config=replace(SMALL, systems=2))
     shape = Shape(rows=2, longest=3, visits=5, lists=5, benches=2)
     records = [[[0, 3], [1], []], [[0, 1, 2, 3, 4, 5], [5]]]
     batch = batch_of(generator, records, "FM", "01", shape)

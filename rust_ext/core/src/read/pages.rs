@@ -43,10 +43,16 @@ impl Pages {
         batch: usize,
     ) -> Result<Option<Self>> {
         let left = usize::try_from(group.num_rows()).map_err(|_| DAMAGED)?;
+        let columns: Vec<(usize, DataType)> = columns.collect();
+        // Before any page is read in vain.
+        if !columns.iter().all(|(place, data_type)| {
+            (data_type.is_integer() || data_type.is_floating()) && is_plain(group.column(*place))
+        }) {
+            return Ok(None);
+        }
         let open = |(place, data_type)| {
             let chunk = group.column(place);
             match data_type {
-                _ if !is_plain(chunk) => Ok(None),
                 DataType::Int64 => open::<Int64Type, R>(file, chunk, Type::INT64, left),
                 DataType::Int32 => open::<Int32Type, R>(file, chunk, Type::INT32, left),
                 DataType::Float64 => open::<Float64Type, R>(file, chunk, Type::DOUBLE, left),
@@ -54,7 +60,7 @@ impl Pages {
                 _ => Ok(None),
             }
         };
-        let columns = columns.map(open).collect::<Result<Option<Vec<_>>>>()?;
+        let columns = columns.into_iter().map(open).collect::<Result<Option<Vec<_>>>>()?;
         Ok(columns.map(|columns| Self { columns, needed, left, batch }))
     }
 
