@@ -228,6 +228,25 @@ def test_deciles_equal_numpy() -> None:
     assert not filled.all(1).all(), "empty bins were wanted too"
 
 
+@pytest.mark.parametrize("column", ["hadm_id", "itemid"])
+def test_a_row_of_parquet_is_named_though_rows_before_it_were_passed_over(
+    tmp_path: Path, column: str
+) -> None:
+    """Ids as pandas leaves them, in floating point, between rows without a visit id."""
+    rows = 20_000
+    ids: dict[str, list[float | None]] = {
+        "itemid": [7.0] * rows,
+        "hadm_id": [None if row % 3 else 10.0 for row in range(rows)],
+    }
+    ids[column][15_000] = 1.5
+    path = tmp_path / "labevents.parquet"
+    pl.DataFrame({**ids, "valuenum": [1.0] * rows}).write_parquet(path, row_group_size=12_000)
+    columns = ["hadm_id", "itemid", "valuenum"]
+    with pytest.raises(DataError) as error:
+        _core.read_values([path], columns, np.array([10]), known=np.array([7]))
+    assert f"column {column}, row 15002: want a whole number; got" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

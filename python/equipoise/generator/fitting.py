@@ -48,7 +48,7 @@ from equipoise.generator.optimiser import (
     share_of,
 )
 from equipoise.generator.parallel import Layout
-from equipoise.generator.systems import open_visits, started
+from equipoise.generator.systems import Seen
 
 #: Called at each look with step, train_nll, tuning_nll, learning_rate and subjects_per_second.
 Watch = Callable[[Mapping[str, float]], None]
@@ -146,10 +146,12 @@ def fit_weights(
     """
     config = task.config
     with _memory_named(task):
-        graph, params = initialise(_log_odds(task), len(task.conditions), config, task.seed)
+        seen = Seen.of(task.fit, config.systems)
+        log_odds_V = _log_odds(task.fit, seen.visits())
+        graph, params = initialise(log_odds_V, len(task.conditions), config, task.seed)
         if config.systems:
             tokens = end_token(len(task.fit.vocabulary), config) + 1
-            params = replaced(params, started(task.fit, config.systems, tokens))
+            params = replaced(params, seen.weights(tokens))
         state = State(params, Optimiser.of(config).start(params))
         course = Course(task.layout.put_weights(state), Best(params, np.inf, 0))
         if keeper is not None:
@@ -357,12 +359,10 @@ def _memory_named(task: Task) -> Iterator[None]:
         ) from None
 
 
-def _log_odds(task: Task) -> npt.NDArray[np.float64]:
-    """(V + 1,) of each code in a visit that may have it, and of the end after it."""
-    cohort, tokens = task.fit, len(task.fit.vocabulary) + 1
-    counts = np.bincount(cohort.codes, minlength=tokens).astype(np.float64)
+def _log_odds(cohort: Cohort, visits_V: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(V + 1,) of each code in the visits that may have it, and of the end after any."""
+    counts = np.bincount(cohort.codes, minlength=len(visits_V) + 1).astype(np.float64)
     counts[-1] = len(cohort)
-    visits = np.append(open_visits(cohort, task.config.systems), len(cohort.visits))
-    share = (counts + 0.5) / (visits + 1)
+    share = (counts + 0.5) / (np.append(visits_V, len(cohort.visits)) + 1)
     log_odds: npt.NDArray[np.float64] = np.log(share) - np.log1p(-share)
     return log_odds

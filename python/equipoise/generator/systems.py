@@ -14,7 +14,7 @@ Letters: N visits, V tokens, S systems, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from flax import nnx
+from scipy.special import logit
 
 from equipoise.cohort import Cohort
 from equipoise.vocabulary import Vocabulary
 
 #: How a column's code says its system.
 _SYSTEM: Final = r"^(ICD9|ICD10):"
-_NONE: Final = -1
 
 
 class Given(nnx.Variable[Any]):
@@ -76,51 +76,55 @@ def systems_of(vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
     system = pl.concat_str("kind", pl.col("code").str.extract(_SYSTEM), separator=" ")
     columns = vocabulary.columns.select("kind", system=system)
     several = pl.col("system").drop_nulls().n_unique().over("kind") > 1
-    named = columns.select(pl.when(several).then("system")).to_series()
-    names = named.drop_nulls().unique().sort()
-    numbers = named.replace_strict(
-        names, range(len(names)), default=_NONE, return_dtype=pl.Int64
-    ) if len(names) else pl.repeat(_NONE, len(named), dtype=pl.Int64, eager=True)  # fmt: skip
-    return numbers.fill_null(_NONE).to_numpy()
+    number = pl.when(several).then("system").rank("dense").cast(pl.Int64) - 1
+    return columns.select(number.fill_null(-1)).to_series().to_numpy()
 
 
-def started(cohort: Cohort, systems: int, tokens: int) -> Mapping[str, npt.NDArray[np.float32]]:
-    """What `Systems` starts from, by name: its columns, and log-odds as they are in visits.
+class Seen(NamedTuple):
+    """Of which systems columns and visits are: what training starts from.
 
-    Those of a system given the ones before it are right for two, and for any that exclude each
-    other.
+    member_VS: whether a column is of a system, V being the vocabulary's. there_NS: whether a visit
+    has codes of it.
     """
-    member_VS, there_NS = _there(cohort, systems)
-    none_before_NS: npt.NDArray[np.bool_] = np.cumsum(there_NS, axis=1) - there_NS == 0
-    bias_S, direct_SS = np.zeros(systems), np.zeros((systems, systems))
-    for later in range(systems):
-        bias_S[later] = _log_odds(there_NS[none_before_NS[:, later], later])
-        for earlier in range(later):
-            given = there_NS[there_NS[:, earlier], later]
-            direct_SS[earlier, later] = _log_odds(given) - bias_S[later]
-    return {
-        "systems.member_VS": np.pad(member_VS, ((0, tokens - len(member_VS)), (0, 0))),
-        "systems.bias_S": bias_S.astype(np.float32),
-        "systems.direct_SS": direct_SS.astype(np.float32),
-    }
 
+    member_VS: npt.NDArray[np.float32]  # noqa: N815
+    there_NS: npt.NDArray[np.bool_]  # noqa: N815
 
-def open_visits(cohort: Cohort, systems: int) -> npt.NDArray[np.float64]:
-    """(V,) how many visits are of each column's system, or of any if it has none."""
-    member_VS, there_NS = _there(cohort, systems)
-    free_V = member_VS.sum(axis=1) == 0
-    counts_V: npt.NDArray[np.float64] = np.where(
-        free_V, len(cohort.visits), member_VS @ there_NS.sum(axis=0)
-    )
-    return counts_V
+    @staticmethod
+    def of(cohort: Cohort, systems: int) -> Seen:
+        """Those of a cohort's vocabulary and visits."""
+        member_VS = systems_of(cohort.vocabulary)[:, None] == np.arange(systems)
+        as_floats = member_VS.astype(np.float32)
+        return Seen(as_floats, np.asarray(cohort.matrix() @ as_floats > 0))
 
+    def visits(self) -> npt.NDArray[np.float64]:
+        """(V,) how many visits are of each column's system, or all if it has none."""
+        free_V = self.member_VS.sum(axis=1) == 0
+        visits_S = self.there_NS.sum(axis=0)
+        counts_V: npt.NDArray[np.float64] = free_V * len(self.there_NS) + self.member_VS @ visits_S
+        return counts_V
 
-def _there(cohort: Cohort, systems: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """(V, S) whether a column is of a system, (N, S) whether a visit has codes of it."""
-    member_VS = (systems_of(cohort.vocabulary)[:, None] == np.arange(systems)).astype(np.float32)
-    return member_VS, np.asarray(cohort.matrix() @ member_VS > 0)
+    def weights(self, tokens: int) -> Mapping[str, npt.NDArray[np.float32]]:
+        """What `Systems` starts from, by name: its columns, and log-odds as they are in visits.
+
+        Those of a system given the ones before it are right for two, and for any that exclude each
+        other.
+        """
+        there_NS, systems = self.there_NS, self.there_NS.shape[1]
+        bias_S, direct_SS = np.zeros(systems), np.zeros((systems, systems))
+        for later in range(systems):
+            bias_S[later] = _log_odds(there_NS[~there_NS[:, :later].any(axis=1), later])
+            for earlier in range(later):
+                given = there_NS[there_NS[:, earlier], later]
+                direct_SS[earlier, later] = _log_odds(given) - bias_S[later]
+        return {
+            "systems.member_VS": np.pad(
+                self.member_VS, ((0, tokens - len(self.member_VS)), (0, 0))
+            ),
+            "systems.bias_S": bias_S.astype(np.float32),
+            "systems.direct_SS": direct_SS.astype(np.float32),
+        }
 
 
 def _log_odds(seen_N: npt.NDArray[np.bool_]) -> float:
-    share = (seen_N.sum() + 0.5) / (len(seen_N) + 1)
-    return float(np.log(share) - np.log1p(-share))
+    return float(logit((seen_N.sum() + 0.5) / (len(seen_N) + 1)))

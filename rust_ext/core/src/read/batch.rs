@@ -7,6 +7,7 @@ use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Int64Array};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::DataType;
+use std::ops::Range;
 
 /// A batch of Arrow columns and where it stands in its table.
 pub struct Batch<'a> {
@@ -18,6 +19,8 @@ pub struct Batch<'a> {
     pub columns: &'a [ArrayRef],
     /// Number of the first row, counted as in text: the first row of a table is 2.
     pub first_row: u64,
+    /// Which rows these are, counted from the first one, if some in between were passed over.
+    pub kept: Option<&'a [Range<usize>]>,
 }
 
 impl Batch<'_> {
@@ -75,8 +78,21 @@ impl Batch<'_> {
     /// The error that cell `row` of column `place` is not `want`.
     #[must_use]
     pub fn wrong(&self, place: usize, row: usize, want: &'static str, got: &str) -> Error {
-        let number = self.first_row + row as u64;
+        let number = self.number(row);
         Error::value(self.table, &self.names[place], number, want, got.as_bytes())
+    }
+
+    /// The number of row `row` of these in its table.
+    #[must_use]
+    pub fn number(&self, row: usize) -> u64 {
+        let mut stretches = self.kept.into_iter().flatten();
+        let mut left = row;
+        let stretch = stretches.find(|stretch| {
+            let inside = left < stretch.len();
+            left -= if inside { 0 } else { stretch.len() };
+            inside
+        });
+        self.first_row + (stretch.map_or(0, |stretch| stretch.start) + left) as u64
     }
 
     /// The first cell of column `place` as a person reads it.

@@ -20,6 +20,9 @@ pub type Result<T> = std::result::Result<T, String>;
 
 /// The numbers of a column, row after row.
 pub trait Column {
+    /// The next `rows` rows.
+    fn next(&mut self, rows: usize) -> Result<ArrayRef>;
+
     /// The numbers of the next `rows` rows that have one, and which of them do.
     fn known(&mut self, rows: usize) -> Result<(ArrayRef, Vec<Range<usize>>)>;
 
@@ -44,9 +47,12 @@ pub fn open<T: Plain, R: ChunkReader + 'static>(
         .map_err(|error| error.to_string())?;
     let optional = chunk.column_descr().max_def_level() == 1;
     let mut chunk = Chunk::<T, R> { pages, optional, dictionary: Vec::new(), page: None };
-    chunk.page = chunk.turn()?;
-    let old = chunk.page.as_ref().is_some_and(|page| page.old_levels);
-    Ok((!old).then(|| Box::new(chunk) as Box<dyn Column>))
+    match chunk.turn()? {
+        Turned::OldLevels => return Ok(None),
+        Turned::Rows(rows) => chunk.page = Some(rows),
+        Turned::End => {}
+    }
+    Ok(Some(Box::new(chunk)))
 }
 
 /// Numbers as Parquet's plain encoding writes them.
@@ -75,6 +81,12 @@ struct Chunk<T: Plain, R: ChunkReader> {
 }
 
 impl<T: Plain, R: ChunkReader> Column for Chunk<T, R> {
+    fn next(&mut self, rows: usize) -> Result<ArrayRef> {
+        let mut into = Cells::<T>::new(rows, self.optional);
+        self.take(rows, &mut into)?;
+        Ok(into.finish())
+    }
+
     fn known(&mut self, rows: usize) -> Result<(ArrayRef, Vec<Range<usize>>)> {
         let (mut values, mut known, mut at) = (Vec::with_capacity(rows), Vec::new(), 0);
         self.walk(rows, |page, dictionary, rows| {
@@ -94,9 +106,7 @@ impl<T: Plain, R: ChunkReader> Column for Chunk<T, R> {
         let mut at = 0;
         for stretch in kept {
             self.pass_over(stretch.start - at)?;
-            self.walk(stretch.len(), |page, dictionary, rows| {
-                page.walk(rows, |source, run| into.take(source, run, dictionary))
-            })?;
+            self.take(stretch.len(), &mut into)?;
             at = stretch.end;
         }
         self.pass_over(rows - at)?;
@@ -104,17 +114,21 @@ impl<T: Plain, R: ChunkReader> Column for Chunk<T, R> {
     }
 
     fn end(&mut self) -> Result<()> {
-        let more = self.page.as_ref().is_some_and(|page| page.left > 0) || self.turn()?.is_some();
-        if more { Err("more rows in a column than its footer says".to_owned()) } else { Ok(()) }
+        let over = self.page.as_ref().is_none_or(|page| page.left == 0)
+            && matches!(self.turn()?, Turned::End);
+        if over { Ok(()) } else { Err("more rows in a column than its footer says".to_owned()) }
     }
 }
 
 impl<T: Plain, R: ChunkReader> Chunk<T, R> {
     /// The next page with rows; a dictionary on the way is kept.
-    fn turn(&mut self) -> Result<Option<Rows>> {
+    fn turn(&mut self) -> Result<Turned> {
         loop {
             match self.pages.get_next_page().map_err(|error| error.to_string())? {
-                None => return Ok(None),
+                None => return Ok(Turned::End),
+                Some(page) if self.optional && has_old_levels(&page) => {
+                    return Ok(Turned::OldLevels);
+                }
                 Some(Page::DictionaryPage { buf, num_values, .. }) => {
                     self.dictionary.clear();
                     T::extend(&mut self.dictionary, &buf);
@@ -125,7 +139,7 @@ impl<T: Plain, R: ChunkReader> Chunk<T, R> {
                 Some(page) => {
                     let rows = Rows::of(page, self.optional).ok_or(DAMAGED)?;
                     if rows.left > 0 {
-                        return Ok(Some(rows));
+                        return Ok(Turned::Rows(rows));
                     }
                 }
             }
@@ -141,14 +155,24 @@ impl<T: Plain, R: ChunkReader> Chunk<T, R> {
         let mut left = rows;
         while left > 0 {
             if self.page.as_ref().is_none_or(|page| page.left == 0) {
-                self.page = self.turn()?;
+                self.page = match self.turn()? {
+                    Turned::Rows(rows) => Some(rows),
+                    Turned::End => return Err("fewer rows in a column than its footer says".into()),
+                    Turned::OldLevels => return Err("levels of two kinds in a column".into()),
+                };
             }
-            let page = self.page.as_mut().ok_or("fewer rows in a column than its footer says")?;
+            let Some(page) = &mut self.page else { return Err(DAMAGED.to_owned()) };
             let rows = page.left.min(left);
             (page.left, left) = (page.left - rows, left - rows);
             work(page, &self.dictionary, rows).ok_or(DAMAGED)?;
         }
         Ok(())
+    }
+
+    fn take(&mut self, rows: usize, into: &mut Cells<T>) -> Result<()> {
+        self.walk(rows, |page, dictionary, rows| {
+            page.walk(rows, |source, run| into.take(source, run, dictionary))
+        })
     }
 
     fn pass_over(&mut self, rows: usize) -> Result<()> {
@@ -158,31 +182,42 @@ impl<T: Plain, R: ChunkReader> Chunk<T, R> {
     }
 }
 
+/// What the next page turned out to be.
+enum Turned {
+    Rows(Rows),
+    /// One whose levels are packed as they were before 2013.
+    OldLevels,
+    End,
+}
+
+fn has_old_levels(page: &Page) -> bool {
+    matches!(page, Page::DataPage { def_level_encoding, .. } if *def_level_encoding != Encoding::RLE)
+}
+
 /// What is left of a page.
 struct Rows {
     left: usize,
     /// Whether each row has a value; `None` if all have.
     levels: Option<Hybrid>,
-    old_levels: bool,
     values: Values,
 }
 
 impl Rows {
     fn of(page: Page, optional: bool) -> Option<Self> {
         let (left, encoding) = (page.num_values() as usize, page.encoding());
-        let (levels, mut values, old_levels) = match page {
-            Page::DataPage { mut buf, def_level_encoding, .. } if optional => {
+        let (levels, mut values) = match page {
+            Page::DataPage { mut buf, .. } if optional => {
                 let length = buf.try_get_u32_le().ok()? as usize;
                 let levels = (length <= buf.len()).then(|| buf.split_to(length))?;
-                (levels, buf, def_level_encoding != Encoding::RLE)
+                (levels, buf)
             }
             Page::DataPageV2 { mut buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
                 let start = rep_levels_byte_len as usize;
                 let end = start.checked_add(def_levels_byte_len as usize)?;
                 let levels = (end <= buf.len()).then(|| buf.split_to(end))?;
-                (levels.slice(start..), buf, false)
+                (levels.slice(start..), buf)
             }
-            page => (Bytes::new(), page.buffer().clone(), false),
+            page => (Bytes::new(), page.buffer().clone()),
         };
         let levels = if optional { Some(Hybrid::new(levels, 1)?) } else { None };
         let values = match encoding {
@@ -194,7 +229,7 @@ impl Rows {
             }
             _ => return None,
         };
-        Some(Self { left, levels, old_levels, values })
+        Some(Self { left, levels, values })
     }
 
     /// Does `work` on the next `rows` rows, which have a value where a run has a one.

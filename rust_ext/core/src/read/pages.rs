@@ -10,6 +10,7 @@ use arrow_schema::DataType;
 use parquet::basic::{Encoding, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::reader::ChunkReader;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Some columns of a row group, so many rows at a time.
@@ -21,12 +22,14 @@ pub struct Pages {
     batch: usize,
 }
 
-/// A stretch of rows.
+/// The next rows.
 pub struct Picked {
     /// The columns, of the rows that are of use.
     pub columns: Vec<ArrayRef>,
-    /// How many rows are of none.
-    pub passed_over: usize,
+    /// Which rows these are, ascending; `None` if all.
+    pub kept: Option<Vec<Range<usize>>>,
+    /// How many rows there are, with those of no use.
+    pub rows: usize,
 }
 
 impl Pages {
@@ -65,22 +68,15 @@ impl Pages {
     }
 
     fn pick(&mut self, rows: usize) -> Result<Picked> {
-        let (ids, kept) = match self.needed {
-            None => (None, std::iter::once(0..rows).collect()),
-            Some(needed) => {
-                let (ids, kept) = self.columns[needed].known(rows)?;
-                (Some((needed, ids)), kept)
-            }
+        let Some(needed) = self.needed else {
+            let columns = self.columns.iter_mut().map(|column| column.next(rows));
+            return Ok(Picked { columns: columns.collect::<Result<_>>()?, kept: None, rows });
         };
-        let columns = self.columns.iter_mut().enumerate().map(|(place, column)| match &ids {
-            Some((needed, ids)) if *needed == place => Ok(Arc::clone(ids)),
-            _ => column.pick(&kept, rows),
+        let (ids, kept) = self.columns[needed].known(rows)?;
+        let columns = self.columns.iter_mut().enumerate().map(|(place, column)| {
+            if place == needed { Ok(Arc::clone(&ids)) } else { column.pick(&kept, rows) }
         });
-        let columns = columns.collect::<Result<_>>()?;
-        Ok(Picked {
-            columns,
-            passed_over: rows - kept.iter().map(|rows| rows.len()).sum::<usize>(),
-        })
+        Ok(Picked { columns: columns.collect::<Result<_>>()?, kept: Some(kept), rows })
     }
 }
 
@@ -145,23 +141,27 @@ mod tests {
         Ok(bytes.into())
     }
 
-    /// The rows of all row groups, by way of `Pages`, and how many were passed over.
+    /// The rows of all row groups and their places, by way of `Pages`, and how many were passed over.
     fn picked(
         file: &Bytes,
         needed: Option<usize>,
         batch: usize,
-    ) -> std::result::Result<(Vec<Row>, usize), Failure> {
+    ) -> std::result::Result<(Vec<(usize, Row)>, usize), Failure> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone())?;
         let types: Vec<DataType> =
             reader.schema().fields().iter().map(|field| field.data_type().clone()).collect();
-        let (mut rows, mut passed_over) = (Vec::new(), 0);
+        let (mut rows, mut passed_over, mut at) = (Vec::new(), 0, 0);
         for group in reader.metadata().row_groups() {
             let columns = types.iter().cloned().enumerate();
             let pages = Pages::open(&Arc::new(file.clone()), group, columns, needed, batch)?;
             for picked in pages.ok_or("these are plain columns")? {
                 let picked = picked?;
-                rows.extend(rows_of(&picked.columns));
-                passed_over += picked.passed_over;
+                let found = rows_of(&picked.columns);
+                passed_over += picked.rows - found.len();
+                let kept = picked.kept.unwrap_or_else(|| std::iter::once(0..picked.rows).collect());
+                let places = kept.into_iter().flatten().map(|place| at + place);
+                rows.extend(places.zip(found));
+                at += picked.rows;
             }
         }
         Ok((rows, passed_over))
@@ -207,11 +207,12 @@ mod tests {
             for batch in reader {
                 all.extend(rows_of(batch.map_err(|error| failed(error.into()))?.columns()));
             }
+            let mut all: Vec<(usize, Row)> = all.into_iter().enumerate().collect();
             let (rows, passed_over) = picked(&file, None, batch).map_err(failed)?;
             prop_assert_eq!((&rows, passed_over), (&all, 0));
             let (rows, passed_over) = picked(&file, Some(0), batch).map_err(failed)?;
             prop_assert_eq!(passed_over, ids.iter().filter(|id| id.is_none()).count());
-            all.retain(|row| row.0.is_some());
+            all.retain(|(_, row)| row.0.is_some());
             prop_assert_eq!(rows, all);
         }
     }

@@ -5,7 +5,7 @@ use super::find_column;
 use super::pages::{Pages, Picked};
 use super::{Batch, Shared, Sink, Unit, damaged, io_error, name_of, undecodable};
 use crate::error::{Error, Result};
-use arrow_array::{Array, ArrayRef};
+use arrow_array::ArrayRef;
 use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -86,12 +86,14 @@ impl ParquetFile {
             if shared.stopped() {
                 return Err(Error::Stopped);
             }
-            let Picked { columns: picked, passed_over } = batch?;
+            let Picked { columns: picked, kept, rows } = batch?;
             let arrays: Vec<ArrayRef> =
                 self.order.iter().map(|&place| Arc::clone(&picked[place])).collect();
-            sink.passed_over(passed_over);
-            sink.batch(&Batch { table: &table, names: columns, columns: &arrays, first_row })?;
-            first_row += (passed_over + picked.first().map_or(0, |array| array.len())) as u64;
+            let (table, kept) = (&table, kept.as_deref());
+            let batch = Batch { table, names: columns, columns: &arrays, first_row, kept };
+            sink.passed_over(rows - batch.len());
+            sink.batch(&batch)?;
+            first_row += rows as u64;
         }
         // The decoder ends quietly at a damaged page header: rows would be missing.
         if first_row != end {
@@ -102,7 +104,7 @@ impl ParquetFile {
     }
 
     /// The wanted columns of a row group, some rows at a time; rows without a value in the column
-    /// `needed` may be left out where columns are plain numbers, of which every one can be used.
+    /// `needed` are left out where all columns are plain numbers.
     fn batches(&self, group: usize, needed: Option<usize>) -> Result<Batches<'_>> {
         let file = File::open(&self.path).map_err(|error| io_error(&self.path, error))?;
         let file = Arc::new(file);
@@ -123,7 +125,10 @@ impl ParquetFile {
                 .build()
                 .map_err(|error| self.damaged(error.to_string()))?;
         Ok(Box::new(reader.map(|batch| match batch {
-            Ok(batch) => Ok(Picked { columns: batch.columns().to_vec(), passed_over: 0 }),
+            Ok(batch) => {
+                let (columns, rows) = (batch.columns().to_vec(), batch.num_rows());
+                Ok(Picked { columns, kept: None, rows })
+            }
             Err(error) => Err(self.damaged(error.to_string())),
         })))
     }

@@ -48,12 +48,12 @@ impl Stream {
                 let columns: Vec<ArrayRef> =
                     places.iter().map(|&place| piece.rows.column(place).clone()).collect();
                 let (table, first_row) = (name.as_str(), piece.first_row);
-                sink.batch(&Batch { table, names: &names, columns: &columns, first_row }).map_err(
-                    |error| {
-                        lock(&pieces).ended = true;
-                        (piece.number, error)
-                    },
-                )?;
+                let batch =
+                    Batch { table, names: &names, columns: &columns, first_row, kept: None };
+                sink.batch(&batch).map_err(|error| {
+                    lock(&pieces).ended = true;
+                    (piece.number, error)
+                })?;
                 rows.fetch_add(piece.rows.num_rows() as u64, Ordering::Relaxed);
             }
             Ok(())
@@ -132,7 +132,7 @@ mod tests {
             let values = batch.columns[0].as_primitive::<Int64Type>();
             for (place, value) in values.iter().enumerate() {
                 let value = value.ok_or_else(|| batch.wrong(0, place, "a number", ""))?;
-                assert_eq!(value as u64, batch.first_row + place as u64);
+                assert_eq!(value as u64, batch.number(place));
                 self.0.push(value);
             }
             assert!(values.len() <= PIECE);

@@ -1,7 +1,7 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
 use super::columns::{SEPARATOR, texts_of};
-use super::order::{settle, sort_settled};
+use super::order::{Settler, sort_settled};
 use super::placing::{Placed, Placer};
 use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
@@ -84,9 +84,9 @@ pub(super) struct Codes<'a> {
     name: Vec<u8>,
     /// As `pair` makes them.
     pairs: Vec<u64>,
-    /// Where the pairs of the current visit begin, and whether visits come nearly in order.
+    /// Where the pairs of the current visit begin.
     start: usize,
-    in_order: bool,
+    settler: Settler,
     pub(super) ledger: Ledger,
 }
 
@@ -100,7 +100,7 @@ impl<'a> Codes<'a> {
             name: Vec::new(),
             pairs: Vec::new(),
             start: 0,
-            in_order: true,
+            settler: Settler::default(),
             ledger: Ledger::default(),
         }
     }
@@ -118,9 +118,8 @@ impl<'a> Codes<'a> {
     }
 
     fn settle(&mut self) {
-        let settled =
-            self.in_order && settle(&mut self.pairs, self.start, |&pair| visit_of(pair)).is_some();
-        (self.in_order, self.start) = (settled, self.pairs.len());
+        self.settler.settle(&mut self.pairs, self.start, |&pair| visit_of(pair));
+        self.start = self.pairs.len();
     }
 
     /// Gives the codes other numbers and sorts all pairs.

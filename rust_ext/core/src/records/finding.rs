@@ -101,10 +101,10 @@ impl<S: Counting> Sink for Finder<S> {
         }
         // It is in here: the same rows once more, one by one.
         for row in 0..batch.len() {
-            let (before, first_row) = (self.found(), batch.first_row + row as u64);
+            let (before, first_row) = (self.found(), batch.number(row));
             let columns: Vec<ArrayRef> =
                 batch.columns.iter().map(|column| column.slice(row, 1)).collect();
-            let one = Batch { columns: &columns, first_row, ..*batch };
+            let one = Batch { columns: &columns, first_row, kept: None, ..*batch };
             self.sink.batch(&one)?;
             if self.found() > before {
                 return Err(one.wrong(self.place, 0, self.wanted.want(), &one.shown(self.place)));

@@ -1,7 +1,7 @@
 //! Sums and counts by visit and lab, as rows come.
 
 use super::Outcome;
-use super::order::{settle, sort_settled};
+use super::order::{Settler, sort_settled};
 use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed};
 use crate::read::number::Number;
 
@@ -17,8 +17,7 @@ pub(super) struct Sums {
     /// Those of the visits before; ascending once compacted.
     pub packed: Vec<Packed>,
     pub odd: Vec<Odd>,
-    /// Whether visits come nearly in order.
-    in_order: bool,
+    settler: Settler,
     compact_at: usize,
 }
 
@@ -31,7 +30,7 @@ impl Sums {
             touched: Vec::new(),
             packed: Vec::new(),
             odd: Vec::new(),
-            in_order: true,
+            settler: Settler::default(),
             compact_at: COMPACT_AT / threads,
         }
     }
@@ -101,13 +100,7 @@ impl Sums {
                 self.packed.push(Packed::new(self.visit, lab as u32, count, sum));
             }
         }
-        if self.in_order {
-            match settle(&mut self.packed, start, |record| record.visit()) {
-                // The visit was met before: its labs stand twice.
-                Some(again) => self.packed[again].sort_unstable_by_key(|record| record.pair()),
-                None => self.in_order = false,
-            }
-        }
+        self.settler.settle(&mut self.packed, start, |record| record.visit());
         if self.packed.len() >= self.compact_at {
             self.compact();
         }
