@@ -6,6 +6,7 @@
 
 mod batch;
 mod caught;
+mod cells;
 mod chunk;
 mod cut;
 pub mod delimited;

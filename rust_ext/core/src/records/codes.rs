@@ -2,7 +2,8 @@
 
 use super::columns::{SEPARATOR, texts_of};
 use super::order::{Settler, sort_settled};
-use super::placing::{Placed, Placer};
+use super::placing::Placer;
+use super::visits::Placed;
 use super::{Ledger, Outcome, Places, VisitIndex};
 use crate::error::Result;
 use crate::keys::{TextKeys, merged};
@@ -190,14 +191,6 @@ impl Sink for Codes<'_> {
         let placed = self.placer.of_row(&row)?;
         let short = self.short(|part| row.word(part));
         self.add(placed, short, |part| row.text(part))
-    }
-
-    fn needs(&self) -> Option<usize> {
-        self.placer.needs()
-    }
-
-    fn passed_over(&mut self, rows: usize) {
-        self.ledger.count_many(Outcome::NoVisitId, rows);
     }
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {

@@ -9,11 +9,13 @@ mod packed;
 mod placing;
 mod sums;
 mod values;
+mod visits;
 
 pub use codes::{CodeRecords, read_codes};
 pub use finding::{find_code, find_value};
-pub use placing::{Clock, MOST_VISITS, Places, UNKNOWN, VisitIndex, Window};
+pub use placing::{Clock, Places};
 pub use values::{ValueRecords, read_values};
+pub use visits::{MOST_VISITS, UNKNOWN, VisitIndex, Window};
 
 /// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

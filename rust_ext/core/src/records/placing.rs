@@ -1,7 +1,8 @@
 //! To which visit an event belongs: by the visit's id, else by the moment, and within a window.
 
 use super::Outcome;
-use crate::error::{Error, Result};
+use super::visits::{Placed, UNKNOWN, VisitIndex};
+use crate::error::Result;
 use crate::read::delimited::Row;
 use crate::read::number::{Number, number_of, parse_id, parse_number, parse_time};
 use crate::read::word::Word;
@@ -10,137 +11,6 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, TimestampMicrosecondType};
 use arrow_array::{Array, Int64Array};
 use arrow_schema::{DataType, TimeUnit};
-use hashbrown::HashMap;
-
-/// Most visits that one set of records can hold.
-pub const MOST_VISITS: usize = 1 << 28;
-
-/// The place of a visit that is known, and not asked for.
-const LEFT_OUT: u32 = u32::MAX;
-
-/// A moment that is not known; moments are microseconds since 1970, or since the visit's start.
-pub const UNKNOWN: i64 = i64::MIN;
-
-/// Where each visit stands: visit id to its place among the visits.
-#[derive(Debug)]
-pub struct VisitIndex {
-    places: HashMap<i64, u32>,
-    /// The same the other way round.
-    ids: Vec<i64>,
-    stays: HashMap<i64, Vec<Stay>>,
-    window: Option<Window>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Stay {
-    start: i64,
-    end: i64,
-    place: u32,
-}
-
-/// Events that count: for each visit, those up to a moment.
-#[derive(Debug, Clone)]
-pub struct Window {
-    /// For each visit the last moment that counts; `i64::MAX` where all do.
-    pub limits: Vec<i64>,
-    /// For each visit the moment of events that have none of their own.
-    pub untimed: Vec<i64>,
-}
-
-impl VisitIndex {
-    /// An index of `ids`, each at its own place. `None` if an id stands twice or there are too many.
-    #[must_use]
-    pub fn new(ids: &[i64]) -> Option<Self> {
-        let places: HashMap<i64, u32> = ids.iter().copied().zip(0..).collect();
-        let whole = places.len() == ids.len() && ids.len() <= MOST_VISITS;
-        whole.then(|| Self { places, ids: ids.to_vec(), stays: HashMap::new(), window: None })
-    }
-
-    /// The same, that knows these visits, too, but only to say that they are left out.
-    #[must_use]
-    pub fn with_left_out(mut self, ids: &[i64]) -> Self {
-        for &id in ids {
-            self.places.entry(id).or_insert(LEFT_OUT);
-        }
-        self
-    }
-
-    /// The same, that also finds the visit of a subject at a moment between its start and its end.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] unless each visit has a subject, a start and an end.
-    pub fn with_stays(mut self, subjects: &[i64], starts: &[i64], ends: &[i64]) -> Result<Self> {
-        if [subjects.len(), starts.len(), ends.len()] != [self.len(); 3] {
-            return Err(Error::Shape(
-                "a subject, a start and an end of each visit are wanted".into(),
-            ));
-        }
-        for (((&subject, &start), &end), place) in subjects.iter().zip(starts).zip(ends).zip(0..) {
-            if start != UNKNOWN && end != UNKNOWN {
-                self.stays.entry(subject).or_default().push(Stay { start, end, place });
-            }
-        }
-        for stays in self.stays.values_mut() {
-            stays.sort_by_key(|stay| (stay.start, stay.place));
-        }
-        Ok(self)
-    }
-
-    /// The same, where only the events within a window count.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] unless the window is as long as there are visits.
-    pub fn with_window(mut self, window: Window) -> Result<Self> {
-        if [window.limits.len(), window.untimed.len()] != [self.len(); 2] {
-            return Err(Error::Shape("a limit for each visit is wanted".into()));
-        }
-        self.window = Some(window);
-        Ok(self)
-    }
-
-    /// The place of visit `id`.
-    #[inline]
-    fn place(&self, id: i64) -> Placed {
-        match self.places.get(&id) {
-            None => Err(Outcome::UnknownVisit),
-            Some(&LEFT_OUT) => Err(Outcome::LeftOut),
-            Some(&place) => Ok(place),
-        }
-    }
-
-    /// The same, looked for first near `last`: tables mostly are in the order of visits, and the whole
-    /// index does not fit a processor's caches.
-    #[inline]
-    fn place_near(&self, id: i64, last: Placed) -> Placed {
-        const NEAR: usize = 8;
-        let last = last.unwrap_or(0) as usize;
-        let start = last.saturating_sub(NEAR).min(self.ids.len());
-        let end = (last + NEAR).min(self.ids.len());
-        match self.ids[start..end].iter().position(|&other| other == id) {
-            Some(place) => Ok((start + place) as u32),
-            None => self.place(id),
-        }
-    }
-
-    /// The visit of `subject` that encloses `moment`; of several, the one that began last.
-    fn place_at(&self, subject: i64, moment: i64) -> Option<u32> {
-        let stays = self.stays.get(&subject)?;
-        let begun = stays.partition_point(|stay| stay.start <= moment);
-        stays[..begun].iter().rev().find(|stay| moment <= stay.end).map(|stay| stay.place)
-    }
-
-    /// Number of visits.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no visit.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-}
 
 /// Unit of a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,9 +46,6 @@ pub(super) struct Placer<'a> {
 pub(super) const NO_ID: u32 = u32::MAX;
 /// Not a place: only [`Placer::of_row`] can tell.
 pub(super) const ASK: u32 = u32::MAX - 1;
-
-/// A visit's place, or why there is none.
-pub(super) type Placed = std::result::Result<u32, Outcome>;
 
 impl<'a> Placer<'a> {
     pub fn new(index: &'a VisitIndex, places: Places) -> Self {
@@ -386,24 +253,5 @@ fn minutes(number: Number) -> i64 {
         // A scaled minute is 60 microseconds.
         Number::Scaled(scaled) => scaled * 60,
         _ => UNKNOWN,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_visit_that_began_last_of_those_that_enclose_a_moment() -> Result<()> {
-        let index = VisitIndex::new(&[10, 11, 12, 13]).ok_or(Error::Shape("no index".into()))?;
-        let index = index.with_stays(&[1, 1, 1, 2], &[0, 5, 20, 0], &[30, 10, UNKNOWN, 9])?;
-        for (subject, moment, place) in
-            [(1, -1, None), (1, 0, Some(0)), (1, 5, Some(1)), (1, 10, Some(1)), (1, 11, Some(0))]
-        {
-            assert_eq!(index.place_at(subject, moment), place, "{subject} at {moment}");
-        }
-        assert_eq!(index.place_at(1, 31), None);
-        assert_eq!(index.place_at(3, 5), None);
-        Ok(())
     }
 }
