@@ -7,9 +7,10 @@ use crate::error::{Error, Result};
 use memchr::memchr;
 use std::borrow::Cow;
 
-use super::find_column;
-use super::simd::{RowEnd, Wanted, locate, mark};
+use super::simd::{RowEnd, mark};
+use super::spans::{Picks, RowMarks, Work, run};
 use super::word::Word;
+use super::{Sink, find_column};
 
 /// A longer row is refused: real ones have some hundred bytes, and an open quote eats the file.
 pub const LONGEST_ROW: usize = 16 << 20;
@@ -21,9 +22,6 @@ pub struct Marks {
     separators: Vec<u64>,
     rows: Vec<RowEnd>,
 }
-
-/// Rows whose fields are looked up together.
-const GROUP: usize = 64;
 
 impl Marks {
     /// Finds the marks of `text`, which begins at the start of a row, and returns how many of its
@@ -71,45 +69,47 @@ impl Marks {
         })
     }
 
-    /// Calls `visit` with every row that is not blank. `first` is the number of the first row.
+    /// Feeds every row that is not blank to `sink`. `first` is the number of the first row.
     ///
     /// # Errors
     /// [`Error::Fields`] for a row of another width than the header's, [`Error::RowTooLong`], and
-    /// whatever `visit` returns.
-    #[inline]
-    pub fn for_each(
+    /// whatever the sink returns.
+    pub fn feed<S: Sink>(
         &self,
         text: &[u8],
         layout: &Layout,
         first: u64,
-        mut visit: impl FnMut(Row<'_>) -> Result<()>,
+        sink: &mut S,
     ) -> Result<()> {
-        let wanted = Wanted { width: layout.width as u32, places: &layout.sorted };
-        let too_long = self.first_too_long(text);
-        let (mut last, mut number) = (None, first);
-        let mut rows = &self.rows[..too_long.unwrap_or(self.rows.len())];
-        let columns = layout.sorted.len();
-        let mut spans = vec![[0; 2]; GROUP * columns];
-        while !rows.is_empty() {
-            let group = &rows[..rows.len().min(GROUP)];
-            let located = locate(&self.separators, last, group, wanted, &mut spans);
-            for spans in spans.chunks_exact(columns).take(located) {
-                visit(Row { text, spans, number, layout })?;
-                number += 1;
+        run(Feeding { marks: self, text, layout, first, sink })
+    }
+}
+
+struct Feeding<'a, S> {
+    marks: &'a Marks,
+    text: &'a [u8],
+    layout: &'a Layout,
+    first: u64,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Work for Feeding<'_, S> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run(self, picks: Picks) -> Result<()> {
+        let Self { marks, text, layout, first, sink } = self;
+        let too_long = marks.first_too_long(text);
+        let (mut last, mut number) = (RowEnd::BEFORE, first);
+        for &end in &marks.rows[..too_long.unwrap_or(marks.rows.len())] {
+            let start = last.position.wrapping_add(1);
+            if (end.separators - last.separators) as usize == layout.width {
+                let marks = RowMarks::new(&marks.separators, start, picks);
+                sink.row(Row { text, marks, number, layout })?;
+            } else {
+                check_blank(text, last, end, number, layout)?;
             }
-            if let Some(odd) = group.get(located) {
-                check_blank(
-                    text,
-                    located.checked_sub(1).map_or(last, |at| Some(group[at])),
-                    *odd,
-                    number,
-                    layout,
-                )?;
-                number += 1;
-            }
-            let done = group.len().min(located + 1);
-            last = Some(group[done - 1]);
-            rows = &rows[done..];
+            (last, number) = (end, number + 1);
         }
         if too_long.is_some() {
             let (table, row) = (layout.table.clone(), number);
@@ -121,18 +121,12 @@ impl Marks {
 
 /// An error unless the row from `last` to `end`, which is not as wide as the header, is blank.
 #[cold]
-fn check_blank(
-    text: &[u8],
-    last: Option<RowEnd>,
-    end: RowEnd,
-    row: u64,
-    layout: &Layout,
-) -> Result<()> {
-    let (start, before) = last.map_or((0, 0), |last| (last.position as usize + 1, last.separators));
+fn check_blank(text: &[u8], last: RowEnd, end: RowEnd, row: u64, layout: &Layout) -> Result<()> {
+    let start = last.position.wrapping_add(1) as usize;
     if text[start..end.position as usize].trim_ascii().is_empty() {
         return Ok(());
     }
-    let got = (end.separators - before) as usize;
+    let got = (end.separators - last.separators) as usize;
     Err(Error::Fields { table: layout.table.clone(), row, want: layout.width, got })
 }
 
@@ -147,10 +141,6 @@ pub struct Layout {
     pub names: Vec<String>,
     /// Their places in the file.
     pub places: Vec<usize>,
-    /// The same, ascending and each once.
-    sorted: Vec<u32>,
-    /// For each wanted column, which of `sorted` it is.
-    slots: Vec<usize>,
 }
 
 impl Layout {
@@ -165,12 +155,7 @@ impl Layout {
             .iter()
             .map(|name| find_column(table, &columns, name))
             .collect::<Result<Vec<_>>>()?;
-        let mut sorted: Vec<u32> = places.iter().map(|&place| place as u32).collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let slots = places.iter().map(|&place| sorted.partition_point(|&s| (s as usize) < place));
-        let (slots, width) = (slots.collect(), columns.len());
-        Ok(Self { table: table.to_owned(), width, names: names.to_vec(), places, sorted, slots })
+        Ok(Self { table: table.to_owned(), width: columns.len(), names: names.to_vec(), places })
     }
 }
 
@@ -180,24 +165,21 @@ fn fields_of(header: &[u8]) -> Vec<String> {
     line.push(b'\n');
     let mut marks = Marks::default();
     marks.find(&line);
-    let width = marks.rows.first().map_or(0, |end| end.separators);
-    let places: Vec<u32> = (0..width).collect();
-    let mut spans = vec![[0; 2]; places.len()];
-    let first = &marks.rows[..marks.rows.len().min(1)];
-    locate(&marks.separators, None, first, Wanted { width, places: &places }, &mut spans);
-    let field = |&[from, to]: &[u32; 2]| {
-        let text = unquoted(trim_return(&line[from as usize..to as usize]));
+    let width = marks.rows.first().map_or(0, |end| end.separators as usize);
+    let row = RowMarks::new(&marks.separators, 0, Picks::NO);
+    let field = |place: usize| {
+        let (from, to) = row.span(place);
+        let text = unquoted(trim_return(&line[from..to]));
         String::from_utf8_lossy(&text).trim().to_owned()
     };
-    spans.iter().map(field).collect()
+    (0..width).map(field).collect()
 }
 
 /// One row; its fields are numbered as the wanted columns are.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     text: &'a [u8],
-    /// Where the layout's `sorted` columns begin and end.
-    spans: &'a [[u32; 2]],
+    marks: RowMarks<'a>,
     /// Row number, counted from 1 at the header.
     pub number: u64,
     /// The file's layout.
@@ -208,11 +190,9 @@ impl<'a> Row<'a> {
     /// Where wanted column `column` begins and ends, without quotes around it.
     #[inline(always)]
     fn span(&self, column: usize) -> (usize, usize) {
-        let [from, to] = self.spans[self.layout.slots[column]];
-        let (mut from, mut to) = (from as usize, to as usize);
-        if self.layout.places[column] + 1 == self.layout.width
-            && self.text[from..to].ends_with(b"\r")
-        {
+        let place = self.layout.places[column];
+        let (mut from, mut to) = self.marks.span(place);
+        if place + 1 == self.layout.width && self.text[from..to].ends_with(b"\r") {
             to -= 1;
         }
         if let [b'"', .., b'"'] = self.text[from..to] {
@@ -233,6 +213,17 @@ impl<'a> Row<'a> {
     #[inline(always)]
     #[must_use]
     pub fn word(&self, column: usize) -> Option<Word> {
+        let place = self.layout.places[column];
+        let (from, to) = self.marks.span(place);
+        match Word::of(self.text, from, to) {
+            Some(word) if place + 1 < self.layout.width && !word.is_quoted() => Some(word),
+            None => None,
+            Some(_) => self.bare_word(column),
+        }
+    }
+
+    #[cold]
+    fn bare_word(&self, column: usize) -> Option<Word> {
         let (from, to) = self.span(column);
         Word::of(self.text, from, to)
     }
@@ -290,6 +281,7 @@ fn undoubled(field: &[u8]) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Batch;
     use proptest::prelude::*;
 
     /// The same by a plain state machine over characters.
@@ -317,17 +309,30 @@ mod tests {
         rows
     }
 
+    /// Keeps all that it is fed.
+    #[derive(Default)]
+    struct Kept(Vec<Vec<String>>);
+
+    impl Sink for Kept {
+        fn row(&mut self, row: Row<'_>) -> Result<()> {
+            let columns = 0..row.layout.width;
+            self.0.push(columns.map(|c| row.text(c).map(Cow::into_owned)).collect::<Result<_>>()?);
+            Ok(())
+        }
+
+        fn batch(&mut self, _: &Batch<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
     fn rows_of(text: &str, width: usize) -> Result<Vec<Vec<String>>> {
         let names: Vec<String> = (0..width).map(|place| format!("c{place}")).collect();
         let layout = Layout::of_header("t", names.join(",").as_bytes(), &names)?;
         let mut marks = Marks::default();
         marks.find(text.as_bytes());
-        let mut rows = Vec::new();
-        marks.for_each(text.as_bytes(), &layout, 2, |row| {
-            rows.push((0..width).map(|c| row.text(c).map(Cow::into_owned)).collect::<Result<_>>()?);
-            Ok(())
-        })?;
-        Ok(rows)
+        let mut kept = Kept::default();
+        marks.feed(text.as_bytes(), &layout, 2, &mut kept)?;
+        Ok(kept.0)
     }
 
     proptest! {

@@ -169,7 +169,7 @@ impl<'a> Rows<'a> {
         }
         let Some(layout) = &self.layout else { return Ok(()) };
         let whole = marks.find(text);
-        marks.for_each(&text[..whole], layout, self.next_row, |row| sink.row(row))?;
+        marks.feed(&text[..whole], layout, self.next_row, sink)?;
         self.next_row += marks.len() as u64;
         self.rest.clear();
         self.rest.extend_from_slice(&text[whole..]);

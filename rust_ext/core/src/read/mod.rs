@@ -20,6 +20,7 @@ mod parquet;
 #[cfg(not(feature = "isal"))]
 mod portable;
 mod simd;
+mod spans;
 mod stream;
 pub mod table;
 mod text;

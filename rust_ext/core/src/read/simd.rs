@@ -15,83 +15,82 @@ pub struct RowEnd {
     pub separators: u32,
 }
 
+impl RowEnd {
+    /// The end of what stands before the first row.
+    pub const BEFORE: Self = Self { position: u32::MAX, separators: 0 };
+}
+
 /// Sets a bit of `separators` for every comma and newline of `text` outside quotes, and pushes the
 /// end of every row to `rows`. `text` begins at the start of a row; both are emptied first.
 pub fn mark(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
     separators.clear();
     rows.clear();
     #[cfg(target_arch = "x86_64")]
-    if newest() {
-        // SAFETY: the processor has just been seen to have what the function was compiled for.
-        return unsafe { mark_newest(text, separators, rows) };
+    match x86::newest() {
+        // SAFETY: the processor has just been seen to have what the functions were compiled for.
+        Some(x86::Newest::Avx512) => return unsafe { x86::mark_avx512(text, separators, rows) },
+        Some(x86::Newest::Avx2) => return unsafe { x86::mark_avx2(text, separators, rows) },
+        None => (),
     }
-    mark_anywhere(text, separators, rows);
+    mark_with(text, separators, rows, Found::of);
 }
 
-/// Where fields are looked for: rows of `width` fields, of which those at `places` (ascending,
-/// unique) are wanted.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Fields of a row.
-    pub width: u32,
-    /// Places of the wanted ones.
-    pub places: &'a [u32],
-}
+/// What is compiled for newer processors.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86 {
+    use super::{BLOCK, Found, RowEnd, mark_with};
+    use std::arch::x86_64::{_mm512_cmpeq_epi8_mask, _mm512_loadu_si512, _mm512_set1_epi8};
 
-/// Writes to `spans` where the wanted fields of `rows` begin and end, row after row, until one is not
-/// `width` fields wide; returns how many are. `last` is the end of the row before the first; `spans`
-/// has room for all rows.
-pub fn locate(
-    separators: &[u64],
-    last: Option<RowEnd>,
-    rows: &[RowEnd],
-    wanted: Wanted<'_>,
-    spans: &mut [[u32; 2]],
-) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if newest() {
-        // SAFETY: the processor has just been seen to have what the function was compiled for.
-        return unsafe { locate_newest(separators, last, rows, wanted, spans) };
+    pub enum Newest {
+        Avx2,
+        Avx512,
     }
-    locate_anywhere(separators, last, rows, wanted, spans)
-}
 
-#[cfg(target_arch = "x86_64")]
-fn newest() -> bool {
-    std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("bmi1")
-        && std::is_x86_feature_detected!("bmi2")
-        && std::is_x86_feature_detected!("lzcnt")
-        && std::is_x86_feature_detected!("popcnt")
-}
+    /// The newest instructions there are, of those that something is compiled for.
+    #[inline]
+    pub fn newest() -> Option<Newest> {
+        let avx2 = std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("bmi1")
+            && std::is_x86_feature_detected!("bmi2")
+            && std::is_x86_feature_detected!("lzcnt")
+            && std::is_x86_feature_detected!("popcnt");
+        match std::is_x86_feature_detected!("avx512bw") {
+            _ if !avx2 => None,
+            false => Some(Newest::Avx2),
+            true => Some(Newest::Avx512),
+        }
+    }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-fn mark_newest(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
-    mark_anywhere(text, separators, rows);
-}
+    #[target_feature(enable = "avx512f,avx512bw,avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn mark_avx512(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
+        mark_with(text, separators, rows, |block: &[u8; BLOCK]| {
+            // SAFETY: a block is 64 bytes, as many as are loaded.
+            let bytes = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+            let bits = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
+            Found { quotes: bits(b'"'), newlines: bits(b'\n'), commas: bits(b',') }
+        });
+    }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-fn locate_newest(
-    separators: &[u64],
-    last: Option<RowEnd>,
-    rows: &[RowEnd],
-    wanted: Wanted<'_>,
-    spans: &mut [[u32; 2]],
-) -> usize {
-    locate_anywhere(separators, last, rows, wanted, spans)
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn mark_avx2(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
+        mark_with(text, separators, rows, Found::of);
+    }
 }
 
 #[inline(always)]
-fn mark_anywhere(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>) {
+fn mark_with(
+    text: &[u8],
+    separators: &mut Vec<u64>,
+    rows: &mut Vec<RowEnd>,
+    find: impl Fn(&[u8; BLOCK]) -> Found,
+) {
     let (blocks, tail) = text.as_chunks::<BLOCK>();
     let mut padded = [0; BLOCK];
     padded[..tail.len()].copy_from_slice(tail);
-    separators.reserve(blocks.len() + 3);
+    separators.reserve(blocks.len() + 4);
     let (mut state, mut before, mut base) = (State::default(), 0_u32, 0_u32);
     for block in blocks.iter().chain([&padded]) {
-        let found = Found::of(block);
+        let found = find(block);
         let here = state.separators(&found, block);
         let mut newlines = found.newlines & here;
         while newlines != 0 {
@@ -105,88 +104,8 @@ fn mark_anywhere(text: &[u8], separators: &mut Vec<u64>, rows: &mut Vec<RowEnd>)
         before += here.count_ones();
         base = base.wrapping_add(BLOCK as u32);
     }
-    // So that 64 bits can be taken from any position.
-    separators.extend([0, 0]);
-}
-
-#[inline(always)]
-fn locate_anywhere(
-    separators: &[u64],
-    last: Option<RowEnd>,
-    rows: &[RowEnd],
-    wanted: Wanted<'_>,
-    spans: &mut [[u32; 2]],
-) -> usize {
-    let (mut start, mut before) = last.map_or((0, 0), |end| (end.position + 1, end.separators));
-    let rows_of_spans = spans.chunks_exact_mut(wanted.places.len().max(1));
-    for (number, (row, spans)) in rows.iter().zip(rows_of_spans).enumerate() {
-        if row.separators - before != wanted.width {
-            return number;
-        }
-        let mut cursor =
-            Cursor { separators, base: start, bits: bits_at(separators, start), next: 0 };
-        for (&place, span) in wanted.places.iter().zip(spans) {
-            *span = if place == 0 {
-                [start, cursor.position_of(0)]
-            } else {
-                let from = cursor.position_of(place - 1) + 1;
-                [from, cursor.following()]
-            };
-        }
-        (start, before) = (row.position + 1, row.separators);
-    }
-    rows.len()
-}
-
-/// 64 bits from any position on.
-#[inline(always)]
-fn bits_at(words: &[u64], position: u32) -> u64 {
-    let (word, shift) = ((position / 64) as usize, position % 64);
-    match words.get(word..word + 2) {
-        Some(&[low, high]) => (low >> shift) | ((high << 1) << (63 - shift)),
-        _ => 0,
-    }
-}
-
-/// Walks forward over the separators of a row.
-struct Cursor<'a> {
-    separators: &'a [u64],
-    base: u32,
-    /// The separators from `base` on that have not been passed.
-    bits: u64,
-    /// Number of the first of them, counted from the start of the row.
-    next: u32,
-}
-
-impl Cursor<'_> {
-    /// Position of the row's separator `number`, which must be in the row and not have been passed.
-    #[inline(always)]
-    fn position_of(&mut self, number: u32) -> u32 {
-        let mut here = self.bits.count_ones();
-        while self.next + here <= number {
-            self.next += here;
-            self.base += 64;
-            self.bits = bits_at(self.separators, self.base);
-            here = self.bits.count_ones();
-        }
-        for _ in self.next..number {
-            self.bits &= self.bits - 1;
-        }
-        self.next = number;
-        self.base + self.bits.trailing_zeros()
-    }
-
-    /// Position of the separator behind the one just found, which must be in the row.
-    #[inline(always)]
-    fn following(&mut self) -> u32 {
-        self.bits &= self.bits.wrapping_sub(1);
-        self.next += 1;
-        while self.bits == 0 {
-            self.base += 64;
-            self.bits = bits_at(self.separators, self.base);
-        }
-        self.base + self.bits.trailing_zeros()
-    }
+    // So that 128 bits can be taken from any position.
+    separators.extend([0, 0, 0]);
 }
 
 /// A bit for each byte of a block.

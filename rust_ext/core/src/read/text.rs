@@ -82,7 +82,7 @@ impl TextFile {
         };
         self.tell(chunk, border);
         let stretch = marked?;
-        marks.for_each(stretch.rows(), &self.layout, stretch.number, |row| sink.row(row))?;
+        marks.feed(stretch.rows(), &self.layout, stretch.number, sink)?;
         if let Some(broken) = stretch.broken {
             return Err(broken.error(&self.path, stretch.number + marks.len() as u64));
         }

@@ -40,6 +40,13 @@ impl Word {
         self.length == 0
     }
 
+    /// Whether it begins with a quote.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_quoted(self) -> bool {
+        self.bytes as u8 == b'"'
+    }
+
     /// The number that these digits write; `None` if they are not all digits, or none.
     #[inline(always)]
     #[must_use]
