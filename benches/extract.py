@@ -38,10 +38,10 @@ class Cost(NamedTuple):
 def main() -> None:
     arguments = parse()
     for suffix in arguments.formats.split(","):
-        root = arguments.hospital or hospital(arguments.patients, suffix)
+        root = arguments.hospital or hospital_made_apart(arguments.patients, suffix)
         rivals = [name for name in arguments.rivals.split(",") if name]
         if not arguments.no_check:
-            # In a process of its own: a child's peak memory counts its parent's before the exec.
+            # In a process of its own: see `hospital_made_apart`.
             check = ["--check", "--formats", suffix, "--hospital", str(root)]
             command = [sys.executable, __file__, *check, "--rivals", ",".join(rivals)]
             subprocess.run(command, check=True)
@@ -60,7 +60,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rivals", default=",".join(RIVALS))
     parser.add_argument("--check", action="store_true", help="only compare the results")
     parser.add_argument("--no-check", action="store_true", help="only measure")
+    parser.add_argument("--make", action="store_true", help="only simulate the hospital")
     arguments = parser.parse_args()
+    if arguments.make:
+        hospital(arguments.patients, arguments.formats)
+        sys.exit()
     if arguments.check:
         check(arguments.hospital, arguments.formats, arguments.rivals.split(","))
         sys.exit()
@@ -78,6 +82,13 @@ def floors(root: Path, suffix: str) -> dict[str, list[str]]:
         return {"bare decode": contender("polars_decode", root, suffix)}
     tools = {"csv.gz": (["igzip", "-dc"], ["gzip", "-dc"]), "csv": (["wc", "-l"],)}[suffix]
     return {" ".join(tool): [*tool, file] for tool in tools if shutil.which(tool[0])}
+
+
+def hospital_made_apart(patients: int, suffix: str) -> Path:
+    """In a process of its own: a child's peak memory counts its parent's before the exec."""
+    made = [sys.executable, __file__, "--patients", str(patients), "--formats", suffix, "--make"]
+    subprocess.run(made, check=True)
+    return DATA / f"{patients}-{suffix}"
 
 
 def hospital(patients: int, suffix: str) -> Path:
