@@ -216,7 +216,8 @@ def test_deciles_equal_numpy() -> None:
     values = np.round(rng.lognormal(2, 1, 4000), 2)
     values[labs == 3] = np.round(values[labs == 3] / 8)
     slots = np.array([2, -1, 0, 1, -1], np.int32)
-    cuts, filled = _core.deciles(labs, values, slots, 4, threads=2)
+    sizes = np.array([(slots[labs] == slot).sum() for slot in range(4)], np.uint64)
+    cuts, filled = _core.deciles(labs, values, slots, sizes, threads=2)
     for lab, slot in enumerate(slots):
         if slot >= 0:
             wanted = np.quantile(values[labs == lab], np.arange(1, 10) / 10)

@@ -65,7 +65,12 @@ def find_row(
 ) -> None: ...
 def counts(numbers: _Numbers, known: int) -> npt.NDArray[np.uint64]: ...
 def deciles(
-    labs: _Numbers, values: _Floats, slots: _Numbers, wanted: int, *, threads: int = 1
+    labs: _Numbers,
+    values: _Floats,
+    slots: _Numbers,
+    sizes: npt.NDArray[np.uint64],
+    *,
+    threads: int = 1,
 ) -> tuple[_Floats, npt.NDArray[np.bool_]]: ...
 def encode(
     codes: tuple[_Offsets, _Numbers, _Numbers],

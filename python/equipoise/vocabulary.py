@@ -177,13 +177,14 @@ def _lab_columns(
     Rank by number of visits, ties by name. A bin that no visit falls into gets no column.
     """
     known = len(records.lab_table)
-    visits = _core.counts(records.labs, known).astype(np.int64)
-    order = np.lexsort((np.arange(known), -visits))
+    visits = _core.counts(records.labs, known)
+    order = np.lexsort((np.arange(known), -visits.astype(np.int64)))
     kept = np.sort(order[: settings.labs][visits[order[: settings.labs]] > 0])
     slots = np.full(known, -1, np.int32)
     slots[kept] = np.arange(len(kept), dtype=np.int32)
     threads = os.cpu_count() or 1
-    cuts, bins = _core.deciles(records.labs, records.lab_values, slots, len(kept), threads=threads)
+    sizes = visits[kept]
+    cuts, bins = _core.deciles(records.labs, records.lab_values, slots, sizes, threads=threads)
     filled = np.flatnonzero(bins)
     lab, bin_ = np.divmod(filled, BINS)
     edges = np.pad(cuts, ((0, 0), (1, 1)), constant_values=np.nan)

@@ -11,8 +11,8 @@ pub type Deciles = ([f64; CUTS], [bool; CUTS + 1]);
 /// The nine decile cut points of each wanted lab: NumPy's `linear` quantile at 0.1, 0.2 ... 0.9; and
 /// which bins between them are filled, a value at a cut point belonging to the bin above.
 ///
-/// `slots[lab]` is the row of the result for that lab, or negative if it is not wanted; `slots` rows
-/// are 0..`wanted`. A lab without values gets NaN.
+/// `slots[lab]` is the row of the result for that lab, or negative if it is not wanted; `sizes` says
+/// how many values each row has. A lab without values gets NaN.
 ///
 /// # Errors
 /// [`Error::Shape`] if the arrays contradict each other.
@@ -20,33 +20,30 @@ pub fn deciles(
     labs: &[i32],
     values: &[f64],
     slots: &[i32],
-    wanted: usize,
+    sizes: &[u64],
     threads: usize,
 ) -> Result<Vec<Deciles>> {
     if labs.len() != values.len() {
         return Err(Error::Shape("as many labs as values are wanted".into()));
     }
-    let mut sizes = vec![0_u64; wanted];
-    for (lab, count) in counts(labs, slots.len())?.into_iter().enumerate() {
-        if let Some(size) = usize::try_from(slots[lab]).ok().and_then(|slot| sizes.get_mut(slot)) {
-            *size += count;
-        }
+    if sizes.iter().fold(0, |all: u64, &size| all.saturating_add(size)) > values.len() as u64 {
+        return Err(Error::Shape("no more values are wanted than there are".into()));
     }
-    let mut made = vec![([f64::NAN; CUTS], [false; CUTS + 1]); wanted];
-    let shares = shares(&sizes, threads.max(1));
+    let mut made = vec![([f64::NAN; CUTS], [false; CUTS + 1]); sizes.len()];
+    let shares = shares(sizes, threads.max(1));
     std::thread::scope(|scope| {
         let mut at_work = Vec::new();
         for share in &shares {
-            let sizes = &sizes;
             at_work.push(scope.spawn(move || of_share(labs, values, slots, share, sizes)));
         }
         for (share, thread) in shares.iter().zip(at_work) {
-            let found = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let found = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             for (&slot, deciles) in share.iter().zip(found) {
                 made[slot] = deciles;
             }
         }
-    });
+        Ok(())
+    })?;
     Ok(made)
 }
 
@@ -70,29 +67,64 @@ fn of_share(
     slots: &[i32],
     share: &[usize],
     sizes: &[u64],
-) -> Vec<Deciles> {
-    const OTHERS: u32 = u32::MAX;
-    let mine = |slot: i32| share.iter().position(|&own| usize::try_from(slot) == Ok(own));
-    let place_of: Vec<u32> =
-        slots.iter().map(|&slot| mine(slot).map_or(OTHERS, |place| place as u32)).collect();
-    let mut columns: Vec<Vec<i64>> =
-        share.iter().map(|&slot| Vec::with_capacity(sizes[slot] as usize)).collect();
-    for (&lab, &value) in labs.iter().zip(values) {
-        if let Some(column) = columns.get_mut(place_of[lab as usize] as usize) {
-            column.push(key(value));
-        }
+) -> Result<Vec<Deciles>> {
+    let sizes: Vec<usize> = share.iter().map(|&slot| sizes[slot] as usize).collect();
+    let mut keys = gathered(labs, values, slots, share, &sizes)?;
+    let mut left = keys.as_mut_slice();
+    let mut made = Vec::with_capacity(share.len());
+    for size in sizes {
+        let (column, rest) = left.split_at_mut(size);
+        let cuts = cut_points(column);
+        made.push((cuts, filled(&cuts, column)));
+        left = rest;
     }
-    let deciles = |mut column: Vec<i64>| {
-        let cuts = cut_points(&mut column);
-        (cuts, filled(&cuts, &column))
-    };
-    columns.into_iter().map(deciles).collect()
+    Ok(made)
 }
 
+/// The keys of the values of each slot of `share`, slot after slot, and one key more.
+fn gathered(
+    labs: &[i32],
+    values: &[f64],
+    slots: &[i32],
+    share: &[usize],
+    sizes: &[usize],
+) -> Result<Vec<i64>> {
+    let other = || Error::Shape("slots have other numbers of values than they should".into());
+    // Values of others are written, too, to one place behind all: a branch would not be foreseen.
+    let place = |slot: &i32| share.iter().position(|&own| usize::try_from(*slot) == Ok(own));
+    let place_of: Vec<usize> =
+        slots.iter().map(|slot| place(slot).unwrap_or(share.len())).collect();
+    let mut next: Vec<(usize, usize)> = Vec::with_capacity(share.len() + 1);
+    let mut end = 0;
+    for size in sizes {
+        next.push((end, 1));
+        end += size;
+    }
+    next.push((end, 0));
+    let ends = next[1..].iter().map(|&(start, _)| start);
+    let ends: Vec<usize> = ends.collect();
+    let mut keys = vec![0; end + 1];
+    for (&lab, &value) in labs.iter().zip(values) {
+        let place = usize::try_from(lab).ok().and_then(|lab| place_of.get(lab));
+        let (at, step) = &mut next[*place.ok_or_else(|| no_lab(lab))?];
+        *keys.get_mut(*at).ok_or_else(other)? = key(value);
+        *at += *step;
+    }
+    let full = next.iter().zip(&ends).all(|(&(at, _), &end)| at == end);
+    if full { Ok(keys) } else { Err(other()) }
+}
+
+/// Which bins hold a value. `keys` are as [`cut_points`] has left them, so that a bin's values stand
+/// between the ranks of its cut points.
 fn filled(cuts: &[f64; CUTS], keys: &[i64]) -> [bool; CUTS + 1] {
     let mut filled = [false; CUTS + 1];
-    for &key in keys {
-        filled[bin(cuts, value_of(key))] = true;
+    let Some(last) = keys.len().checked_sub(1) else { return filled };
+    let mut from = 0;
+    for (place, filled) in filled.iter_mut().enumerate() {
+        let to = if place < CUTS { rank(last, place).0 } else { last };
+        let none = 0 < place && place < CUTS && cuts[place - 1] == cuts[place];
+        *filled = !none && keys[from..=to].iter().any(|&key| bin(cuts, value_of(key)) == place);
+        from = to;
     }
     filled
 }
@@ -124,9 +156,13 @@ pub fn counts(labs: &[i32], labs_known: usize) -> Result<Vec<u64>> {
     let mut counts = vec![0; labs_known];
     for &lab in labs {
         let count = usize::try_from(lab).ok().and_then(|lab| counts.get_mut(lab));
-        *count.ok_or_else(|| Error::Shape(format!("there is no lab number {lab}")))? += 1;
+        *count.ok_or_else(|| no_lab(lab))? += 1;
     }
     Ok(counts)
+}
+
+fn no_lab(lab: i32) -> Error {
+    Error::Shape(format!("there is no lab number {lab}"))
 }
 
 fn cut_points(keys: &mut [i64]) -> [f64; CUTS] {
@@ -135,11 +171,9 @@ fn cut_points(keys: &mut [i64]) -> [f64; CUTS] {
         return cuts;
     }
     let last = keys.len() - 1;
-    // NumPy: virtual index (n - 1) q, q in doubles as np.linspace-free literals 0.1, 0.2 ...
-    let virtual_index = |cut: usize| last as f64 * ((cut + 1) as f64 / 10.0);
     let mut ranks: Vec<usize> = (0..CUTS)
         .flat_map(|cut| {
-            let low = virtual_index(cut).floor() as usize;
+            let (low, _) = rank(last, cut);
             [low, (low + 1).min(last)]
         })
         .collect();
@@ -147,12 +181,19 @@ fn cut_points(keys: &mut [i64]) -> [f64; CUTS] {
     ranks.dedup();
     select_all(keys, 0, &ranks);
     for (place, cut) in cuts.iter_mut().enumerate() {
-        let index = virtual_index(place);
-        let low = index.floor() as usize;
+        let (low, part) = rank(last, place);
         let (a, b) = (value_of(keys[low]), value_of(keys[(low + 1).min(last)]));
-        *cut = lerp(a, b, index - low as f64);
+        *cut = lerp(a, b, part);
     }
     cuts
+}
+
+/// Where cut point `place` of values up to number `last` stands: NumPy's virtual index (n - 1) q, as
+/// a number and the part between it and the next; q in doubles 0.1, 0.2 ...
+fn rank(last: usize, place: usize) -> (usize, f64) {
+    let index = last as f64 * ((place + 1) as f64 / 10.0);
+    let low = index.floor();
+    (low as usize, index - low)
 }
 
 /// Puts at each of `ranks` (ascending, counted from `first`) what would stand there if `keys` were
@@ -186,7 +227,12 @@ mod tests {
         #[test]
         fn equals_sorting(mut values in prop::collection::vec(-50_i32..50, 1..200)) {
             let mut floats: Vec<i64> = values.iter().map(|&v| key(f64::from(v) / 4.0)).collect();
+            let mut bins = [false; CUTS + 1];
             let cuts = cut_points(&mut floats);
+            for &value in &values {
+                bins[bin(&cuts, f64::from(value) / 4.0)] = true;
+            }
+            prop_assert_eq!(filled(&cuts, &floats), bins);
             values.sort_unstable();
             for (place, cut) in cuts.iter().enumerate() {
                 let index = (values.len() - 1) as f64 * ((place + 1) as f64 / 10.0);
@@ -195,5 +241,38 @@ mod tests {
                 prop_assert_eq!(*cut, lerp(at(low), at(low + 1), index - low as f64));
             }
         }
+        /// Labs of any size, dealt to threads.
+        #[test]
+        fn threads_change_nothing(pairs in prop::collection::vec((0_i32..6, -20_i32..20), 0..200)) {
+            let labs: Vec<i32> = pairs.iter().map(|pair| pair.0).collect();
+            let values: Vec<f64> = pairs.iter().map(|pair| f64::from(pair.1)).collect();
+            let slots = [2, -1, 0, 1, -1, 3];
+            let of_slot = |slot: i32| {
+                let own = pairs.iter().filter(move |pair| slots[pair.0 as usize] == slot);
+                own.map(|pair| key(f64::from(pair.1))).collect::<Vec<i64>>()
+            };
+            let sizes: Vec<u64> = (0..4).map(|slot| of_slot(slot).len() as u64).collect();
+            for threads in 1..5 {
+                let got = deciles(&labs, &values, &slots, &sizes, threads).ok();
+                let got: Vec<String> = got.iter().flatten().map(|made| format!("{made:?}")).collect();
+                for (slot, got) in (0..4).zip(&got) {
+                    let mut keys = of_slot(slot);
+                    let cuts = cut_points(&mut keys);
+                    prop_assert_eq!(got, &format!("{:?}", (cuts, filled(&cuts, &keys))));
+                }
+                prop_assert_eq!(got.len(), 4);
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        let of = |sizes: &[u64]| deciles(&[0, 1, 1], &[1.0, 2.0, 3.0], &[0, 1], sizes, 2);
+        assert!(of(&[1, 2]).is_ok());
+        for sizes in [[2, 1], [1, 1], [0, 3], [1, 9]] {
+            assert!(of(&sizes).is_err(), "{sizes:?}");
+        }
+        assert!(deciles(&[7], &[1.0], &[0], &[1], 1).is_err());
+        assert!(deciles(&[-1], &[1.0], &[0], &[1], 1).is_err());
     }
 }

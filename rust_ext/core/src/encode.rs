@@ -71,7 +71,10 @@ fn encode_visits(
     end: usize,
 ) -> Result<Sparse> {
     let mut offsets = Vec::with_capacity(end - start + 1);
-    let mut columns: Vec<i32> = Vec::new();
+    let binnings = binnings(labs)?;
+    let most = |offsets: &[i64]| usize::try_from(offsets[end] - offsets[start]).unwrap_or(0);
+    let most = most(codes.offsets).saturating_add(most(labs.offsets));
+    let mut columns = Vec::with_capacity(most.min(codes.codes.len() + labs.labs.len()));
     offsets.push(0);
     let of_codes = codes.offsets[start..=end].windows(2);
     for (code_range, lab_range) in of_codes.zip(labs.offsets[start..=end].windows(2)) {
@@ -80,18 +83,43 @@ fn encode_visits(
             let column = lookup(codes.columns, code)?;
             columns.extend((column >= 0).then_some(column));
         }
+        // The labs' columns mostly come ascending, and behind them: then the few codes are all to sort.
+        sort_tail(&mut columns, start);
         let (visit_labs, values) = (slice(labs.labs, lab_range)?, slice(labs.values, lab_range)?);
+        let mut end = columns.len();
+        columns.resize(end + visit_labs.len(), 0);
         for (&lab, &value) in visit_labs.iter().zip(values) {
-            if let Ok(slot) = usize::try_from(lookup(labs.slots, lab)?) {
-                let cuts = labs.cuts.get(slot).ok_or_else(|| no_such("lab slot", slot))?;
-                let column = labs.columns[slot][bin(cuts, value)];
-                columns.extend((column >= 0).then_some(column));
-            }
+            // Without a branch for labs that are not wanted, which is not foreseen well.
+            let (cuts, of_bins) = &binnings.rows[lookup(&binnings.of_lab, lab)? as usize];
+            let column = of_bins[bin(cuts, value)];
+            columns[end] = column;
+            end += usize::from(column >= 0);
         }
+        columns.truncate(end);
         sort_tail(&mut columns, start);
         offsets.push(columns.len() as i64);
     }
     Ok((offsets, columns))
+}
+
+/// Cut points and columns, and which of them each lab has: the last, without any column, if it is
+/// not wanted.
+struct Binnings {
+    rows: Vec<([f64; CUTS], [i32; CUTS + 1])>,
+    of_lab: Vec<i32>,
+}
+
+fn binnings(labs: &LabsIn<'_>) -> Result<Binnings> {
+    let none = labs.cuts.len();
+    let row = |&slot: &i32| match usize::try_from(slot) {
+        Ok(slot) if slot < none => Ok(slot as i32),
+        Ok(slot) => Err(no_such("lab slot", slot)),
+        Err(_) => Ok(none as i32),
+    };
+    let of_lab = labs.slots.iter().map(row).collect::<Result<_>>()?;
+    let mut rows: Vec<_> = labs.cuts.iter().copied().zip(labs.columns.iter().copied()).collect();
+    rows.push(([f64::NAN; CUTS], [-1; CUTS + 1]));
+    Ok(Binnings { rows, of_lab })
 }
 
 /// Sorts what stands from `start` on and drops repetitions there.

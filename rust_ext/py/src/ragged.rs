@@ -11,18 +11,19 @@ type Deciles<'py> = (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray2<bool>>);
 type Lists<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i32>>);
 
 #[pyfunction]
-#[pyo3(signature = (labs, values, slots, wanted, *, threads=1))]
+#[pyo3(signature = (labs, values, slots, sizes, *, threads=1))]
 pub fn deciles<'py>(
     py: Python<'py>,
     labs: PyReadonlyArray1<'py, i32>,
     values: PyReadonlyArray1<'py, f64>,
     slots: PyReadonlyArray1<'py, i32>,
-    wanted: usize,
+    sizes: PyReadonlyArray1<'py, u64>,
     threads: usize,
 ) -> PyResult<Deciles<'py>> {
     let (labs, values, slots) = (labs.as_slice()?, values.as_slice()?, slots.as_slice()?);
+    let (sizes, wanted) = (sizes.as_slice()?, sizes.len()?);
     let made = py
-        .detach(|| equipoise_core::deciles::deciles(labs, values, slots, wanted, threads))
+        .detach(|| equipoise_core::deciles::deciles(labs, values, slots, sizes, threads))
         .map_err(|error| data_error(py, &error))?;
     let cuts = made.iter().flat_map(|(cuts, _)| *cuts).collect::<Vec<f64>>().into_pyarray(py);
     let filled = made.iter().flat_map(|(_, bins)| *bins).collect::<Vec<bool>>().into_pyarray(py);
