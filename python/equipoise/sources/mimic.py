@@ -7,6 +7,7 @@ subjects have two values of race; some admissions end before they begin.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -85,14 +86,20 @@ def codes_named(
 
 def read_stays(layout: Layout, read: Reader) -> Stays:
     """Patients and admissions: one visit per admission, groups by the first admission."""
-    patients = read("patients", layout.patients)
-    admissions = read("admissions", {**ADMISSIONS, layout.race: "text"})
-    admissions = admissions.rename({"hadm_id": schema.VISIT_ID, layout.race: "race", **TIMES})
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read, "admissions", {**ADMISSIONS, layout.race: "text"})
+        patients = read("patients", layout.patients)
+    admissions = reading.result().rename({"hadm_id": schema.VISIT_ID, layout.race: "race", **TIMES})
     admissions = admissions.with_columns(_fate_of_admission(patients).alias("outcome"))
     visits = (
         admissions.filter(pl.col("outcome") == schema.USED)
         .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
-        .join(patients.unique(schema.SUBJECT_ID, keep="first"), on=schema.SUBJECT_ID, how="left")
+        .join(
+            patients.filter(pl.col(schema.SUBJECT_ID).is_first_distinct()),
+            on=schema.SUBJECT_ID,
+            how="left",
+            maintain_order="left",
+        )
         .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
     )
     subjects, oddities = _groups(layout, visits, read.groups)
@@ -145,17 +152,20 @@ def _groups(
         age_band=groups.age_band(layout.age),
         insurance=pl.col("insurance").fill_null("Unknown"),
     )
-    distinct = visits.group_by(schema.SUBJECT_ID).agg(
-        pl.col("race").drop_nulls().n_unique(), pl.col("insurance").drop_nulls().n_unique()
-    )
     oddities = {
-        "subjects with two values of race (the first admission's is used)": int(
-            (distinct["race"] > 1).sum()
-        ),
-        "subjects with two values of insurance (the first admission's is used)": int(
-            (distinct["insurance"] > 1).sum()
-        ),
-        f"subjects whose race is not in the table of races ({OTHER_RACE})": unknown,
+        f"subjects with two values of {name} (the first admission's is used)": _changing(
+            visits, name
+        )
+        for name in ("race", "insurance")
     }
+    oddities[f"subjects whose race is not in the table of races ({OTHER_RACE})"] = unknown
     more = {name: int(first.select(odd.sum()).item()) for name, odd in layout.oddities.items()}
     return subjects, oddities | more
+
+
+def _changing(visits: pl.DataFrame, column: str) -> int:
+    """How many subjects have two values of a column; their visits stand together."""
+    known = visits.select(schema.SUBJECT_ID, column).drop_nulls()
+    same = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()
+    changed = known.filter(same & (pl.col(column) != pl.col(column).shift()))
+    return changed[schema.SUBJECT_ID].n_unique()
