@@ -2,10 +2,11 @@
 
     python benches/studies/generator.py support2|diabetes130|simulated [--head block|halo]
         [--data ../shared/data] [--by race] [--seed 0] [--set width=128 ...] [--patients 20000]
+        [--name NAME]
 
 Four fifths of the subjects are learned from (a tenth of them tunes), as many are sampled by the
 same cells, and both are held against the last fifth. The tables go into generator.md, in the
-section of that data set, head and seed; `--dry` only prints them.
+section of that data set, head, seed and name; `--dry` only prints them.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ def show(arguments: argparse.Namespace, text: list[str]) -> None:
     section = "\n".join(text)
     print(section, flush=True)
     if not arguments.dry:
-        seed = f", seed {arguments.seed}" if arguments.seed else ""
-        write(f"{arguments.dataset}, {arguments.head}{seed}", section)
+        seed = f"seed {arguments.seed}" if arguments.seed else ""
+        parts = [arguments.dataset, arguments.head, seed, arguments.name]
+        write(", ".join(part for part in parts if part), section)
 
 
 def parse() -> argparse.Namespace:
@@ -97,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patients", type=int, default=20_000, help="of the simulated hospital")
     parser.add_argument("--set", nargs="*", default=[], help="fields of GeneratorConfig")
+    parser.add_argument("--name", default="", help="of a section beside that of the preset")
     parser.add_argument("--no-simpler", dest="simpler", action="store_false")
     parser.add_argument("--dry", action="store_true", help="leave generator.md as it is")
     return parser.parse_args()
