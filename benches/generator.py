@@ -51,11 +51,10 @@ def main() -> None:
 
 def heads_of(columns: int, visits: int, python: str) -> dict[str, Any]:
     """A row of the table of samplers."""
-    block = 128 if columns < 4096 else 256
     with tempfile.TemporaryDirectory() as folder:
         drawn = f"{folder}/visits.npy"
         size = ["head", str(columns), str(WIDTH), str(visits), drawn]
-        ours = run(sys.executable, "generator_ours.py", *size, str(block))
+        ours = run(sys.executable, "generator_ours.py", *size)
         loop = "loop" if visits == 1 else "pass"
         rival = run(python, "generator_rival.py", *size, loop)
     assert rival["mismatching_visits"] == 0, rival

@@ -26,6 +26,7 @@ from equipoise.generator.head import BlockHead
 from equipoise.generator.network import end_token, initialise, named_arrays
 from equipoise.generator.optimiser import EVERY, Optimiser, share_of
 from equipoise.generator.parallel import Layout
+from equipoise.generator.sizes import usual_block
 from equipoise.generator.triangle import HaloHead
 from equipoise.vocabulary import Vocabulary
 
@@ -49,9 +50,10 @@ def seconds(work, repeat: int = 8) -> float:
 
 
 def head(columns: int, width: int, visits: int) -> dict:
-    """One visit of so many patients from HALO's weights; sys.argv[5] gets it in HALO's columns."""
+    """One visit of so many patients from HALO's weights; sys.argv[5] gets it in HALO's columns,
+    sys.argv[6] is the block of codes, unless it is the usual one."""
     codes = columns - inputs.SPECIALS
-    block = int(sys.argv[6])
+    block = int(sys.argv[6]) if len(sys.argv) > 6 else usual_block(columns)
     config = GeneratorConfig(
         width=width, heads=1, head="halo", block=block, spare_tokens=inputs.BITS + 1
     )
@@ -135,7 +137,7 @@ def step(columns: int, width: int, kind: str) -> dict:
         layers=2,
         head=kind,
         head_hidden=width,
-        block=128 if columns < 4096 else 256,
+        block=usual_block(columns),
         max_visits=16,
     )
     graph, params = initialise(np.zeros(codes + 1), len(conditions), config, 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError
-from equipoise.generator.sizes import blocks_of, round_up
+from equipoise.generator.sizes import blocks_of, round_up, usual_block
 from equipoise.generator.systems import systems_of
 
 _CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
@@ -112,7 +112,7 @@ class GeneratorConfig:
         visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
         columns = len(cohort.vocabulary)
         config = GeneratorConfig(
-            block=128 if columns < 4096 else 256,
+            block=usual_block(columns),
             max_visits=round_up(longest, 1) if longest <= 8 else 20,
             systems=int(systems_of(cohort.vocabulary).max(initial=-1)) + 1,
         )

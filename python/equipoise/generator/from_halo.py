@@ -23,6 +23,7 @@ from equipoise.generator.checkpoint import HISTORY, Generator
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.network import end_token, named_arrays, outline
+from equipoise.generator.sizes import usual_block
 from equipoise.generator.torch_state import read_state
 from equipoise.vocabulary import Vocabulary
 
@@ -99,7 +100,7 @@ def _config(state: _State, codes: int, conditions: Conditions, heads: int) -> Ge
         heads=heads,
         condition_every_visit=False,
         head="halo",
-        block=128 if codes < 4096 else 256,
+        block=usual_block(codes),
         spare_tokens=bits + 1,
         end_first=False,
         max_visits=rows - 2,
