@@ -331,7 +331,8 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     if reading.strict:
         refuse(reading, visits, stays.ledger, {**stays.oddities, **more})
     labelled, fates = label_visits(task, visits, source.name)
-    left_out = visits.join(labelled, on=schema.VISIT_ID, how="anti")[schema.VISIT_ID]
+    judged = visits if fates else visits.clear()
+    left_out = judged.join(labelled, on=schema.VISIT_ID, how="anti")[schema.VISIT_ID]
     visits, reading = labelled, replace(reading, left_out=left_out.to_numpy())
     subjects, visit_offsets = _subjects(stays, visits)
     codes, values = read_side_by_side(reading, visits)

@@ -207,7 +207,9 @@ class GroupSettings:
         Null and whatever is not in the table is `OTHER_RACE`; only the latter are counted.
         """
         table = read_races(self.race_table)
-        groups = race.str.strip_chars().str.to_uppercase().replace_strict(table, default=None)
+        written = race.unique()
+        named = written.str.strip_chars().str.to_uppercase().replace_strict(table, default=None)
+        groups = race.replace_strict(written, named, default=None, return_dtype=pl.String)
         unknown = int((groups.is_null() & race.is_not_null()).sum())
         return groups.fill_null(OTHER_RACE).alias("race"), unknown
 

@@ -24,6 +24,7 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    is_first,
 )
 from equipoise.tasks import OTHER_RACE, GroupSettings
 
@@ -89,32 +90,29 @@ def read_stays(layout: Layout, read: Reader) -> Stays:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read, "admissions", {**ADMISSIONS, layout.race: "text"})
         patients = read("patients", layout.patients)
-    admissions = reading.result().rename({"hadm_id": schema.VISIT_ID, layout.race: "race", **TIMES})
-    admissions = admissions.with_columns(_fate_of_admission(patients).alias("outcome"))
-    visits = (
-        admissions.filter(pl.col("outcome") == schema.USED)
-        .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
-        .join(
-            patients.filter(pl.col(schema.SUBJECT_ID).is_first_distinct()),
-            on=schema.SUBJECT_ID,
-            how="left",
-            maintain_order="left",
+        known = patients.filter(is_first(patients[schema.SUBJECT_ID]))
+        admissions = reading.result()
+        admissions = admissions.rename({"hadm_id": schema.VISIT_ID, layout.race: "race", **TIMES})
+        admissions = admissions.with_columns(_fate_of_admission(admissions, known))
+        visits = (
+            admissions.filter(pl.col("outcome") == schema.USED)
+            .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
+            .join(known, on=schema.SUBJECT_ID, how="left", maintain_order="left")
+            .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
         )
-        .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
-    )
-    subjects, oddities = _groups(layout, visits, read.groups)
-    patients = patients.with_columns(_fate_of_patient(visits).alias("outcome"))
+        grouping = pool.submit(_groups, layout, visits, read.groups)
+        patients = patients.with_columns(_fate_of_patient(patients, visits))
+        ledger = [count_outcomes("patients", patients), count_outcomes("admissions", admissions)]
+        subjects, oddities = grouping.result()
     return Stays(
         visits=visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod"),
         subjects=subjects,
-        ledger=pl.concat(
-            [count_outcomes("patients", patients), count_outcomes("admissions", admissions)]
-        ),
+        ledger=pl.concat(ledger),
         oddities=oddities,
     )
 
 
-def _fate_of_admission(patients: pl.DataFrame) -> pl.Expr:
+def _fate_of_admission(admissions: pl.DataFrame, patients: pl.DataFrame) -> pl.Expr:
     return (
         pl.when(pl.col("start").is_null())
         .then(pl.lit("no admission time"))
@@ -122,20 +120,22 @@ def _fate_of_admission(patients: pl.DataFrame) -> pl.Expr:
         .then(pl.lit("discharge before admission"))
         .when(~pl.col(schema.SUBJECT_ID).is_in(patients[schema.SUBJECT_ID].implode()))
         .then(pl.lit("unknown subject"))
-        .when(~pl.col(schema.VISIT_ID).is_first_distinct())
+        .when(~is_first(admissions[schema.VISIT_ID]))
         .then(pl.lit("visit id twice"))
         .otherwise(pl.lit(schema.USED))
+        .alias("outcome")
     )
 
 
-def _fate_of_patient(visits: pl.DataFrame) -> pl.Expr:
+def _fate_of_patient(patients: pl.DataFrame, visits: pl.DataFrame) -> pl.Expr:
     admitted = pl.col(schema.SUBJECT_ID).is_in(visits[schema.SUBJECT_ID].unique().implode())
     return (
-        pl.when(~pl.col(schema.SUBJECT_ID).is_first_distinct())
+        pl.when(~is_first(patients[schema.SUBJECT_ID]))
         .then(pl.lit("subject id twice"))
         .when(admitted)
         .then(pl.lit(schema.USED))
         .otherwise(pl.lit("no admission used"))
+        .alias("outcome")
     )
 
 
@@ -143,7 +143,8 @@ def _groups(
     layout: Layout, visits: pl.DataFrame, groups: GroupSettings
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Each subject's groups at the first admission, and how many have another value later."""
-    first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
+    same = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()
+    first = visits.filter(~same.fill_null(value=False))
     race, unknown = groups.race_group(first["race"])
     subjects = first.select(
         schema.SUBJECT_ID,

@@ -1,6 +1,7 @@
 //! Exact quantiles of each lab over visits.
 
 use crate::error::{Error, Result};
+use crate::memory::zeros;
 
 /// Inner cut points of ten bins.
 pub const CUTS: usize = 9;
@@ -103,7 +104,7 @@ fn gathered(
     next.push((end, 0));
     let ends = next[1..].iter().map(|&(start, _)| start);
     let ends: Vec<usize> = ends.collect();
-    let mut keys = vec![0; end + 1];
+    let mut keys = zeros(end + 1);
     for (&lab, &value) in labs.iter().zip(values) {
         let place = usize::try_from(lab).ok().and_then(|lab| place_of.get(lab));
         let (at, step) = &mut next[*place.ok_or_else(|| no_lab(lab))?];

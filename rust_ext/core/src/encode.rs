@@ -2,6 +2,7 @@
 
 use crate::deciles::{CUTS, bin};
 use crate::error::{Error, Result};
+use crate::memory::reserved;
 
 /// Codes of every visit, and which column each has (negative: none).
 pub struct CodesIn<'a> {
@@ -74,7 +75,7 @@ fn encode_visits(
     let binnings = binnings(labs)?;
     let most = |offsets: &[i64]| usize::try_from(offsets[end] - offsets[start]).unwrap_or(0);
     let most = most(codes.offsets).saturating_add(most(labs.offsets));
-    let mut columns = Vec::with_capacity(most.min(codes.codes.len() + labs.labs.len()));
+    let mut columns = reserved(most.min(codes.codes.len() + labs.labs.len()));
     offsets.push(0);
     let of_codes = codes.offsets[start..=end].windows(2);
     for (code_range, lab_range) in of_codes.zip(labs.offsets[start..=end].windows(2)) {

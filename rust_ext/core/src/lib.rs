@@ -6,6 +6,7 @@ pub mod deciles;
 pub mod encode;
 mod error;
 pub mod keys;
+mod memory;
 pub mod read;
 pub mod records;
 #[cfg(test)]

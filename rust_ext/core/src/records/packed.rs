@@ -2,6 +2,7 @@
 
 use super::ValueRecords;
 use super::exact::mean;
+use crate::memory::zeros;
 use std::ops::Range;
 
 /// Visit (28 bits), lab (20 bits), count (16 bits), and the scaled sum of that many values.
@@ -59,7 +60,7 @@ pub(super) fn combine(
 ) -> ValueRecords {
     let most = packed.iter().map(Vec::len).sum::<usize>()
         + odd.iter().map(|records| records.len()).sum::<usize>();
-    let (mut labs, mut values) = (vec![0; most], vec![0.0; most]);
+    let (mut labs, mut values) = (zeros(most), zeros(most));
     let mut offsets = vec![0; visits + 1];
     let borders = borders(packed, visits, threads * TURNS);
     let (mut room, mut made) = (most, Vec::new());
@@ -137,7 +138,7 @@ fn between<T>(sorted: &[T], from: u64, to: u64, pair: impl Fn(&T) -> u64) -> &[T
     &sorted[start..][..sorted[start..].partition_point(|record| pair(record) < to)]
 }
 
-/// The records of the visits from `first` on, up to another.
+/// What is left of the records of the visits from `first` on, up to another.
 struct Stretch<'a> {
     packed: Vec<&'a [Packed]>,
     odd: Vec<&'a [Odd]>,
@@ -160,6 +161,31 @@ impl<'a> Stretch<'a> {
         self.packed.iter().map(|records| records.len()).sum::<usize>()
             + self.odd.iter().map(|records| records.len()).sum::<usize>()
     }
+
+    /// The first pair of those left.
+    fn next(&self) -> Option<u64> {
+        let packed = self.packed.iter().filter_map(|rest| rest.first().map(|r| r.pair()));
+        packed.chain(self.odd.iter().filter_map(|rest| rest.first().map(|r| r.pair))).min()
+    }
+
+    /// Takes the records that begin with `pair`, the next one, and are each the only one of their
+    /// pair: nearly all are, as threads read other rows, and those of a visit mostly stand together.
+    fn alone(&mut self, pair: u64) -> &'a [Packed] {
+        let begins = |rest: &&[Packed]| rest.first().is_some_and(|record| record.pair() == pair);
+        let Some(place) = self.packed.iter().position(begins) else { return &[] };
+        let list = std::mem::take(&mut self.packed[place]);
+        let until = self.next().unwrap_or(u64::MAX);
+        let same = |two: &[Packed]| two[1].pair() >= until || two[0].pair() == two[1].pair();
+        let length = match list.windows(2).position(same) {
+            _ if pair >= until => 0,
+            Some(at) if list[at].pair() == list[at + 1].pair() => at,
+            Some(at) => at + 1,
+            None => list.len(),
+        };
+        let (alone, left) = list.split_at(length);
+        self.packed[place] = left;
+        alone
+    }
 }
 
 /// The merging of a stretch of visits.
@@ -173,37 +199,99 @@ struct Merging<'a> {
 
 impl Merging<'_> {
     /// How many (visit, lab) pairs there are.
-    fn run(self) -> usize {
-        let Stretch { packed: mut lists, odd: mut odd_lists, first } = self.stretch;
-        let (mut made, mut others) = (0, Vec::new());
-        loop {
-            let packed = lists.iter().filter_map(|rest| rest.first().map(|r| r.pair()));
-            let odd = odd_lists.iter().filter_map(|rest| rest.first().map(|r| r.pair));
-            let Some(pair) = packed.chain(odd).min() else { return made };
-            let (mut sum, mut count) = (0_i128, 0_u64);
-            for rest in &mut lists {
-                while let [first, tail @ ..] = rest
-                    && first.pair() == pair
-                {
-                    sum += i128::from(first.sum);
-                    count += first.count();
-                    *rest = tail;
-                }
+    fn run(mut self) -> usize {
+        let mut made = 0;
+        while let Some(pair) = self.stretch.next() {
+            let alone = self.stretch.alone(pair);
+            if alone.is_empty() {
+                self.merge(pair, made);
+                made += 1;
+            } else {
+                self.copy(alone, made);
+                made += alone.len();
             }
-            others.clear();
-            for rest in &mut odd_lists {
-                while let [first, tail @ ..] = rest
-                    && first.pair == pair
-                {
-                    others.push((first.exponent, first.sum));
-                    count += first.count;
-                    *rest = tail;
-                }
+        }
+        made
+    }
+
+    /// Puts records that are each the only one of their pair where the pairs from `made` on go.
+    fn copy(&mut self, alone: &[Packed], made: usize) {
+        let places = self.labs[made..].iter_mut().zip(&mut self.values[made..]);
+        for (record, (lab, value)) in alone.iter().zip(places) {
+            self.counts[(record.visit() - self.stretch.first) as usize] += 1;
+            *lab = (record.pair() & LAB_MASK) as i32;
+            *value = mean(i128::from(record.sum), record.count(), &[]);
+        }
+    }
+
+    /// Merges all records of a pair, and puts it at `place`.
+    fn merge(&mut self, pair: u64, place: usize) {
+        let (mut sum, mut count, mut others) = (0_i128, 0_u64, Vec::new());
+        for rest in &mut self.stretch.packed {
+            while let [first, tail @ ..] = rest
+                && first.pair() == pair
+            {
+                sum += i128::from(first.sum);
+                count += first.count();
+                *rest = tail;
             }
-            self.counts[((pair >> LAB_BITS) - first) as usize] += 1;
-            self.labs[made] = (pair & LAB_MASK) as i32;
-            self.values[made] = mean(sum, count, &others);
-            made += 1;
+        }
+        for rest in &mut self.stretch.odd {
+            while let [first, tail @ ..] = rest
+                && first.pair == pair
+            {
+                others.push((first.exponent, first.sum));
+                count += first.count;
+                *rest = tail;
+            }
+        }
+        self.counts[((pair >> LAB_BITS) - self.stretch.first) as usize] += 1;
+        self.labs[place] = (pair & LAB_MASK) as i32;
+        self.values[place] = mean(sum, count, &others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Records of any number of threads, of which some share visits and pairs, and some have the
+        /// same pair twice.
+        #[test]
+        fn equals_a_map(
+            lists in prop::collection::vec(prop::collection::vec((0_u32..12, 0_u32..3, -9_i64..9), 0..30), 1..4),
+            odd in prop::collection::vec((0_u64..12, 0_u64..3, -9_i128..9), 0..4),
+            threads in 1_usize..4,
+        ) {
+            let mut oracle = BTreeMap::<(u64, u64), (i64, i64)>::new();
+            let mut add = |pair: u64, sum: i64| {
+                let (all, count) = oracle.entry((pair >> LAB_BITS, pair & LAB_MASK)).or_default();
+                (*all, *count) = (*all + sum * 1_000_000, *count + 1);
+            };
+            let of_list = |list: &Vec<(u32, u32, i64)>| {
+                let packed = |&(visit, lab, sum)| Packed::new(visit, lab, 1, sum * 1_000_000);
+                let mut packed: Vec<Packed> = list.iter().map(packed).collect();
+                packed.sort_by_key(|record| record.pair());
+                packed
+            };
+            let mut packed: Vec<Vec<Packed>> = lists.iter().map(of_list).collect();
+            packed.iter().flatten().for_each(|record| add(record.pair(), record.sum / 1_000_000));
+            let of_odd = |&(visit, lab, sum)| {
+                Odd { pair: visit << LAB_BITS | lab, exponent: 0, count: 1, sum }
+            };
+            let mut odd: Vec<Odd> = odd.iter().map(of_odd).collect();
+            odd.sort_by_key(|record| record.pair);
+            odd.iter().for_each(|record| add(record.pair, record.sum as i64));
+            let got = combine(&mut packed, &[&odd], 12, threads);
+            let visits = got.offsets.windows(2).zip(0_u64..);
+            let owner = visits.flat_map(|(ends, visit)| (ends[0]..ends[1]).map(move |_| visit));
+            let pairs = owner.zip(got.labs.iter().map(|&lab| lab as u64)).zip(got.values);
+            let mean = |(sum, count)| sum as f64 / (count * 1_000_000) as f64;
+            let wanted = oracle.into_iter().map(|(pair, sums)| (pair, mean(sums)));
+            prop_assert_eq!(pairs.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::order::{Settler, sort_settled};
 use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed};
+use crate::memory::reserved;
 use crate::read::number::Number;
 
 /// Records that wait for equal ones to be merged: more than an ordered MIMIC-IV ever has.
@@ -14,7 +15,9 @@ pub(super) struct Sums {
     visit: u32,
     labs: Vec<(i64, u32)>,
     touched: Vec<u64>,
-    /// Those of the visits before; ascending once compacted.
+    /// A bit for each lab that any visit has had.
+    used: Vec<u64>,
+    /// Sums of the visits before; ascending once compacted.
     pub packed: Vec<Packed>,
     pub odd: Vec<Odd>,
     settler: Settler,
@@ -24,14 +27,16 @@ pub(super) struct Sums {
 impl Sums {
     /// Sums of one of so many threads, which share the room for records.
     pub fn new(threads: usize) -> Self {
+        let compact_at = COMPACT_AT / threads;
         Self {
             visit: 0,
             labs: Vec::new(),
             touched: Vec::new(),
-            packed: Vec::new(),
+            used: Vec::new(),
+            packed: reserved(compact_at),
             odd: Vec::new(),
             settler: Settler::default(),
-            compact_at: COMPACT_AT / threads,
+            compact_at,
         }
     }
 
@@ -77,10 +82,16 @@ impl Sums {
     fn make_room(&mut self, lab: usize) {
         self.labs.resize((lab + 1).next_multiple_of(64), (0, 0));
         self.touched.resize(self.labs.len() / 64, 0);
+        self.used.resize(self.touched.len(), 0);
     }
 
     #[cold]
     fn add_odd(&mut self, lab: u32, mantissa: i64, exponent: i16) {
+        let place = lab as usize;
+        if place >= self.labs.len() {
+            self.make_room(place);
+        }
+        self.used[place / 64] |= 1 << (place % 64);
         let pair = (u64::from(self.visit) << LAB_BITS) | u64::from(lab);
         self.odd.push(Odd { pair, exponent, count: 1, sum: i128::from(mantissa) });
         if self.odd.len() >= self.compact_at {
@@ -93,6 +104,7 @@ impl Sums {
     pub fn flush(&mut self) {
         let start = self.packed.len();
         for (word, bits) in self.touched.iter_mut().enumerate() {
+            self.used[word] |= *bits;
             while *bits != 0 {
                 let lab = word * 64 + bits.trailing_zeros() as usize;
                 *bits &= *bits - 1;
@@ -131,18 +143,18 @@ impl Sums {
         self.compact_at = self.compact_at.max(2 * most);
     }
 
-    /// For each of `labs` labs whether it has a value.
+    /// For each of `labs` labs whether it has a value; ask after [`Sums::flush`].
     pub fn used(&self, labs: usize) -> Vec<bool> {
-        let mut used = vec![false; labs];
-        let packed = self.packed.iter().map(|record| record.pair());
-        for pair in packed.chain(self.odd.iter().map(|record| record.pair)) {
-            used[(pair & LAB_MASK) as usize] = true;
-        }
-        used
+        let bit =
+            |lab: usize| self.used.get(lab / 64).is_some_and(|bits| bits >> (lab % 64) & 1 > 0);
+        (0..labs).map(bit).collect()
     }
 
     /// Gives the labs other numbers.
     pub fn renumber(&mut self, numbers: &[u64]) {
+        if (0..).zip(numbers).all(|(old, &new)| old == new) {
+            return;
+        }
         let new = |pair: u64| (pair & !LAB_MASK) | numbers[(pair & LAB_MASK) as usize];
         for record in &mut self.packed {
             record.key = (new(record.pair()) << COUNT_BITS) | record.count();

@@ -53,14 +53,17 @@ pub fn read_values(
         sink.sums.flush();
         ledger.add(sink.ledger);
     }
-    let names = rename(&mut sinks);
+    let (names, numbers) = renamed(&sinks);
     if names.len() > MOST_KEYS {
         let limit = MOST_KEYS as u64;
         return Err(Error::TooMany { table: "labs".into(), what: "labs", limit });
     }
     std::thread::scope(|scope| {
-        for sink in &mut sinks {
-            scope.spawn(|| sink.sums.compact());
+        for (sink, numbers) in sinks.iter_mut().zip(&numbers) {
+            scope.spawn(|| {
+                sink.sums.renumber(numbers);
+                sink.sums.compact();
+            });
         }
     });
     let mut packed: Vec<_> =
@@ -228,8 +231,8 @@ impl Sink for Values<'_> {
     }
 }
 
-/// Gives all threads' labs common numbers, ascending by name, and returns the names in use.
-fn rename(sinks: &mut [Values<'_>]) -> Vec<String> {
+/// The names in use, ascending, and for each thread which of them each of its labs is.
+fn renamed(sinks: &[Values<'_>]) -> (Vec<String>, Vec<Vec<u64>>) {
     let used: Vec<Vec<bool>> = sinks.iter().map(Values::labs_used).collect();
     let ints = sinks.iter().all(|sink| matches!(sink.labs, Labs::Ints(_)));
     let (names, numbers) = if ints {
@@ -242,16 +245,13 @@ fn rename(sinks: &mut [Values<'_>]) -> Vec<String> {
             sinks.iter().zip(&used).map(|(s, u)| s.text_names(u)).collect();
         merged(&threads)
     };
-    for ((sink, used), numbers) in sinks.iter_mut().zip(&used).zip(&numbers) {
+    let of_thread = |(used, numbers): (&Vec<bool>, &Vec<_>)| {
         // Numbers were given to the used labs only, in the order of the thread's own numbers.
-        let mut next = numbers.iter();
-        let table: Vec<u64> = used
-            .iter()
-            .map(|&used| if used { next.next().map_or(0, |&n| u64::from(n)) } else { 0 })
-            .collect();
-        sink.sums.renumber(&table);
-    }
-    names
+        let mut next = numbers.iter().map(|&number| u64::from(number));
+        used.iter().map(|&used| used.then(|| next.next()).flatten().unwrap_or(0)).collect()
+    };
+    let numbers = used.iter().zip(&numbers).map(of_thread).collect();
+    (names, numbers)
 }
 
 impl Values<'_> {
