@@ -1,7 +1,7 @@
 //! Partial sums, packed small, and their merging into visits.
 
 use super::ValueRecords;
-use super::exact::mean;
+use super::exact::{mean, mean_scaled};
 use crate::memory::zeros;
 use std::ops::Range;
 
@@ -220,7 +220,7 @@ impl Merging<'_> {
         for (record, (lab, value)) in alone.iter().zip(places) {
             self.counts[(record.visit() - self.stretch.first) as usize] += 1;
             *lab = (record.pair() & LAB_MASK) as i32;
-            *value = mean(i128::from(record.sum), record.count(), &[]);
+            *value = mean_scaled(record.sum, record.count());
         }
     }
 

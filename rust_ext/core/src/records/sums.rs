@@ -120,16 +120,19 @@ impl Sums {
 
     /// Sorts the records and merges equal ones; next time when there are twice as many.
     pub fn compact(&mut self) {
-        sort_settled(&mut self.packed, |record| record.visit(), |record| record.pair());
-        self.packed.dedup_by(|next, kept| {
-            let count = kept.count() + next.count();
-            let same = kept.pair() == next.pair() && count <= COUNT_MASK;
-            if same {
-                kept.key = (kept.pair() << COUNT_BITS) | count;
-                kept.sum += next.sum;
-            }
-            same
-        });
+        // Where a table is in order there is nothing to do.
+        if !self.packed.is_sorted_by(|a, b| a.pair() < b.pair()) {
+            sort_settled(&mut self.packed, |record| record.visit(), |record| record.pair());
+            self.packed.dedup_by(|next, kept| {
+                let count = kept.count() + next.count();
+                let same = kept.pair() == next.pair() && count <= COUNT_MASK;
+                if same {
+                    kept.key = (kept.pair() << COUNT_BITS) | count;
+                    kept.sum += next.sum;
+                }
+                same
+            });
+        }
         self.odd.sort_unstable_by_key(|record| (record.pair, record.exponent));
         self.odd.dedup_by(|next, kept| {
             let same = (kept.pair, kept.exponent) == (next.pair, next.exponent);
