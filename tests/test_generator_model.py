@@ -168,8 +168,8 @@ def test_unused_tokens_have_no_nats_and_no_gradient(unused):
         idle = np.take(slope[name][...][2], range(unused), axis=axis - 1)
         assert np.all(np.asarray(idle) == 0), name
     changed = jax.tree.map(lambda leaf: leaf, generator.params)
-    changed["head"]["write_GHB"][...] = head["write_GHB"][...].at[2, :, :unused].add(100.0)
-    changed["head"]["code_GBH"][...] = head["code_GBH"][...].at[2, :unused].add(100.0)
+    changed["head"]["write_GHB"] = head["write_GHB"].at[2, :, :unused].add(100.0)
+    changed["head"]["code_GBH"] = head["code_GBH"].at[2, :unused].add(100.0)
     assert nats(changed)[0] == total
 
 
@@ -220,7 +220,7 @@ def test_codes_of_a_last_visit_know_that_it_is_one_and_of_which_label():
 
 def with_systems(generator: Generator, system_of_code: list[int]) -> Generator:
     """The same with those systems of codes."""
-    member_VS = np.zeros_like(generator.params["systems"]["member_VS"][...])
+    member_VS = np.zeros_like(generator.params["systems"]["member_VS"])
     for code, system in enumerate(system_of_code):
         member_VS[code, system] = system >= 0
     return replace(generator, params=replaced(generator.params, {"systems.member_VS": member_VS}))

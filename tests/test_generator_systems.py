@@ -65,7 +65,7 @@ def test_synthetic_visits_are_of_one_system_as_real_ones_are(tmp_path):
     generator = train_generator(cohort, ["sex"], config=config)
     generator.save(tmp_path / "model")
     loaded = load_generator(tmp_path / "model")
-    member = np.asarray(loaded.params["systems"]["member_VS"][...])
+    member = np.asarray(loaded.params["systems"]["member_VS"])
     np.testing.assert_allclose(member[: len(cohort.vocabulary)], Seen.of(cohort, 2).member_VS)
     drawn = sample(loaded, plan_of([500] * 4))
     x = drawn.matrix().toarray()

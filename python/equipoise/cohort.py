@@ -19,6 +19,7 @@ from equipoise import schema, store
 from equipoise.errors import DataError
 from equipoise.ragged import (
     Columns,
+    Nested,
     Offsets,
     joined,
     offsets_of,
@@ -116,7 +117,12 @@ class Cohort:
 
     def subject_of_visit(self) -> npt.NDArray[np.int64]:
         """(N,) the place in `subjects` of each visit's subject."""
-        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.visit_offsets))
+        return self.nested.subject_of_visit()
+
+    @property
+    def nested(self) -> Nested:
+        """The codes alone; shares them."""
+        return Nested(self.visit_offsets, self.code_offsets, self.codes)
 
     def matrix(self) -> sparse.csr_array:
         """All visits as a CSR multi-hot matrix (N, V) of float32 ones; shares `codes`.

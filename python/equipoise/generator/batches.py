@@ -19,7 +19,7 @@ from equipoise.generator.conditions import Conditions
 from equipoise.generator.dealing import Deck, deal, first_fit
 from equipoise.generator.model import PADDING
 from equipoise.generator.sizes import round_up
-from equipoise.ragged import offsets_of, positions
+from equipoise.ragged import Nested, offsets_of, positions
 
 #: Codes to a list. A visit with more has several lists, so that it sizes nobody else's.
 _SLOTS: Final = 16
@@ -101,9 +101,10 @@ def batches(
         return
     deck = Deck.of(cohort, rows)
     shape = shape_of(cohort, deck, most)
+    nested, condition_SK = cohort.nested, conditions.encode(cohort.subjects)
     for hand in deal(deck):
-        chunk = cohort.take(hand.subjects)
-        yield hand.subjects, pad(chunk, conditions.encode(chunk.subjects), shape, end)
+        chunk = nested.take(hand.subjects)
+        yield hand.subjects, pad(chunk, condition_SK[hand.subjects], shape, end)
 
 
 class Shares(NamedTuple):
@@ -124,7 +125,9 @@ def real_shares(cohort: Cohort, rows: int, most: int, parts: int = 1) -> Shares:
     return Shares(real / (computed * shape.visits), (real + seats) / (seats * (shape.longest + 1)))
 
 
-def pad(cohort: Cohort, condition_SK: npt.NDArray[np.float32], shape: Shape, end: int) -> Batch:
+def pad(
+    cohort: Cohort | Nested, condition_SK: npt.NDArray[np.float32], shape: Shape, end: int
+) -> Batch:
     """A whole cohort as one batch of that shape, with the token `end` in each last visit."""
     condition_BK = np.pad(condition_SK, ((0, shape.rows - len(cohort)), (0, 0)))
 
@@ -150,13 +153,13 @@ def pad(cohort: Cohort, condition_SK: npt.NDArray[np.float32], shape: Shape, end
     return Batch(condition_BK, grid_PT, place_N, owner_L, codes_LC)
 
 
-def _last(cohort: Cohort) -> _Ints:
+def _last(cohort: Cohort | Nested) -> _Ints:
     """The last visit of each subject that has any."""
     last: _Ints = cohort.visit_offsets[1:][np.diff(cohort.visit_offsets) > 0] - 1
     return last
 
 
-def _lists(cohort: Cohort) -> _Ints:
+def _lists(cohort: Cohort | Nested) -> _Ints:
     """How many lists each visit needs, its end marker included."""
     sizes = np.diff(cohort.code_offsets)
     sizes[_last(cohort)] += 1

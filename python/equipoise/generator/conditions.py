@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ class Conditions:
         cells = subjects.group_by(names).agg(pl.len().cast(pl.Int64).alias("subjects"))
         return Conditions(cells.sort(names), tuple(by), may_hide)
 
-    @property
+    @cached_property
     def levels(self) -> dict[str, list[str]]:
         """The levels of each group, sorted."""
         return {name: self.cells[name].unique().sort().to_list() for name in self.by}

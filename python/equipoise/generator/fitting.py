@@ -316,21 +316,22 @@ def _chunks(task: Task, epoch: int, place: int) -> Iterator[_Drawn]:
     shape = shape_of(task.fit, deck, task.config.max_visits)
     end = end_token(len(task.fit.vocabulary), task.config)
     layout = task.layout
+    # Taken from at every step: frames would cost more than the step of a small network.
+    nested, condition_SK = task.fit.nested, task.conditions.encode(task.fit.subjects)
     while True:
         order = deal(deck, np.random.default_rng([task.seed, epoch]))
         for at in range(place, len(order)):
             subjects, part_of = order[at]
-            chunk = task.fit.take(subjects)
+            chunk = nested.take(subjects)
             rng = np.random.default_rng([task.seed, epoch, at])
-            bits = task.conditions.hide(
-                task.conditions.encode(chunk.subjects), task.config.condition_dropout, rng
-            )
+            hidden = task.config.condition_dropout
+            condition_BK = task.conditions.hide(condition_SK[subjects], hidden, rng)
             parts = []
             for part in layout.own_parts():
                 own = np.flatnonzero(part_of == part)
-                mine = chunk.take(own)
-                parts.append(pad(mine, bits[own], shape, end))
-            yield _Drawn(epoch, at + 1, len(chunk.visits), layout.put_batch(parts))
+                parts.append(pad(chunk.take(own), condition_BK[own], shape, end))
+            visits = int(chunk.visit_offsets[-1])
+            yield _Drawn(epoch, at + 1, visits, layout.put_batch(parts))
         epoch, place = epoch + 1, 0
 
 

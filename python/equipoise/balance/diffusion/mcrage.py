@@ -110,7 +110,8 @@ def initialise(
     """A network with random weights that starts at the columns' own log-odds."""
     columns, bits = train.X.shape[1], train.bits.shape[1]
     shapes = nnx.eval_shape(lambda: Denoiser(columns, variables.number, bits, config))
-    graph, params = nnx.split(shapes)
+    graph, state = nnx.split(shapes)
+    params: Params = nnx.to_pure_dict(state)
     rng, leaves = np.random.default_rng(seed), []
     for name, leaf in named_arrays(params).items():
         drawn = rng.standard_normal(leaf.shape, np.float32) * np.float32(
