@@ -120,3 +120,13 @@ def test_a_folder_is_finished_or_absent(tmp_path: Path) -> None:
     with pytest.raises(eq.UsageError, match="not written by equipoise"):
         toy_cohort(3).save(other, force=True)
     assert (other / "thesis.txt").exists()
+
+
+@given(st.lists(st.integers(0, 5), max_size=9))
+def test_codes_are_taken_without_their_subjects_as_with_them(places):
+    cohort = toy_cohort(6, seed=3)
+    whole, alone = cohort.take(np.array(places, int)), cohort.nested.take(np.array(places, int))
+    assert len(alone) == len(places)
+    for name in ("visit_offsets", "code_offsets", "codes"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(whole, name))
+    np.testing.assert_array_equal(alone.subject_of_visit(), whole.subject_of_visit())

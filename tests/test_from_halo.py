@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
-from flax import nnx
 from safetensors.numpy import save_file
 
 from equipoise.cohort import cohort_from_lists
@@ -65,7 +64,7 @@ def logits_of(generator, x_BLV: np.ndarray) -> list[np.ndarray]:
 
     @jax.jit
     def run(params, batch):
-        halo = nnx.merge(generator.graph, params)
+        halo = generator.graph.with_weights(params)
         visits_ND = halo.coarse.embed_lists(batch.owner, batch.codes, visits)
         h_ND = halo.coarse(batch.conditions, visits_ND, batch.grid, batch.place)
         x_NV = multi_hot(batch.owner, batch.codes, (visits, halo.head.tokens))

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
-from flax import nnx
 from scipy import stats
 
 from equipoise.cohort import cohort_from_lists
@@ -34,7 +33,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def halo(generator):
-    return nnx.merge(generator.graph, generator.params)
+    return generator.graph.with_weights(generator.params)
 
 
 #: Two subjects; with their end markers some visits need two lists.
@@ -156,7 +155,7 @@ def test_unused_tokens_have_no_nats_and_no_gradient(unused):
     @jax.jit
     @jax.value_and_grad
     def nats(params):
-        return nnx.merge(generator.graph, params).log_likelihood(*map(jnp.asarray, batch)).sum()
+        return generator.graph.with_weights(params).log_likelihood(*map(jnp.asarray, batch)).sum()
 
     total, gradient = nats(generator.params)
     head, slope = generator.params["head"], gradient["head"]
@@ -206,7 +205,7 @@ def test_probabilities_of_all_records_sum_to_one(end_first):
 
 def test_codes_of_a_last_visit_know_that_it_is_one_and_of_which_label():
     generator = random_generator(config=replace(SMALL, max_visits=2))
-    halo = nnx.merge(generator.graph, generator.params)
+    halo = generator.graph.with_weights(generator.params)
     subjects = pl.DataFrame({"label": [True, False], "sex": ["M", "M"]})
     condition_NK = generator.conditions.encode(subjects)
     h_ND, open_NV = jnp.zeros((2, 16)), jnp.zeros((2, halo.head.tokens), bool)
@@ -232,7 +231,7 @@ def test_a_visit_of_told_systems_is_drawn_as_its_probability_says(head, end_firs
     """All of three codes (one in each system, one in none), two systems and the end: 64 visits."""
     config = replace(SMALL, head=head, end_first=end_first, systems=2)
     generator = with_systems(random_generator(3, config, seed=3), [0, 1, -1])
-    halo = nnx.merge(generator.graph, generator.params)
+    halo = generator.graph.with_weights(generator.params)
     V, lanes = halo.head.tokens, 40_000
     used = [0, 1, 2, V - 3, V - 2, V - 1]
     x_NV = np.zeros((64, V), bool)

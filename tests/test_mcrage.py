@@ -35,6 +35,7 @@ from equipoise.balance.diffusion.variables import Variables, variables_of
 from equipoise.balance.rows import rows_of
 from equipoise.cohort import Cohort, cohort_from_lists
 from equipoise.errors import DataError
+from equipoise.generator.network import taken_apart
 from equipoise.vocabulary import Vocabulary
 from generator_toys import random_weights
 from toys import toy_cohort
@@ -75,7 +76,7 @@ def losses(model: Model, bits: list[float], known: tuple[int, ...]) -> Floats:
     n = len(SPACE)
     mask = jnp.zeros((n, 3), bool).at[:, list(known)].set(True)
     x, given = jnp.asarray(SPACE > 0), jnp.tile(jnp.array(bits), (n, 1))
-    denoiser: Denoiser = nnx.merge(model.graph, model.params)
+    denoiser: Denoiser = model.graph.with_weights(model.params)
     logits = denoiser(x, mask, given, jnp.asarray(model.variables.variable))
     return np.asarray(nats(logits, x, model.variables), np.float64)
 
@@ -131,7 +132,7 @@ def _columns(known: tuple[int, ...]) -> list[int]:
 def test_the_bound_of_all_covers_is_the_mean_over_all_orders_step_by_step() -> None:
     model = random_model()
     x, bits = jnp.asarray(SPACE > 0), jnp.tile(jnp.array([0.0, 1.0]), (len(SPACE), 1))
-    denoiser: Denoiser = nnx.merge(model.graph, model.params)
+    denoiser: Denoiser = model.graph.with_weights(model.params)
     closed = np.zeros(len(SPACE))
     for mask in product([False, True], repeat=3):
         covered = jnp.tile(jnp.array(mask), (len(SPACE), 1))
@@ -327,7 +328,8 @@ def test_a_step_of_ten_thousand_columns_takes_a_few_hundred_megabytes() -> None:
     columns, rows = 9671, 20_000
     config = DiffusionConfig.for_rows(rows, columns)
     of = variables(Vocabulary.of_codes(["C"] * columns), np.zeros((1, columns), np.int64))
-    graph, params = nnx.split(nnx.eval_shape(lambda: Denoiser(columns, columns, 8, config)))
+    empty = nnx.eval_shape(lambda: Denoiser(columns, columns, 8, config))
+    graph, params = taken_apart(empty)
     from equipoise.balance.diffusion.mcrage import _OPTIMISER
 
     moments = jax.eval_shape(_OPTIMISER.start, params)

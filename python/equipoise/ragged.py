@@ -39,7 +39,7 @@ def positions(offsets: Offsets, rows: npt.NDArray[np.integer]) -> tuple[Offsets,
 
 @dataclass(frozen=True, eq=False)
 class Nested:
-    """S subjects' N visits' K codes as in `Cohort`, and nothing of who they are: quick to take from.
+    """S subjects' N visits' K codes as in `Cohort`, without who they are: quick to take from.
 
     visit_offsets: (S + 1,), code_offsets: (N + 1,), codes: (K,).
     """

@@ -67,7 +67,7 @@ class Generator:
 
     @cached_property
     def graph(self) -> Graph:
-        """The network without weights; `nnx.merge(graph, params)` is the whole."""
+        """The network without weights; `graph.with_weights(params)` is the whole."""
         return outline(len(self.vocabulary), len(self.conditions), self.config)[0]
 
     def check_vocabulary(self, cohort: Cohort) -> None:

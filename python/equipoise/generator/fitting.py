@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from flax import nnx
 
 from equipoise import schema
 from equipoise.cohort import Cohort
@@ -273,7 +272,7 @@ def _gradient(
     """Nats lost, and the gradient of `scale` times that."""
 
     def loss(params: Params, part: Batch) -> jax.Array:
-        halo: Halo = nnx.merge(graph, lowered(params, dtype))
+        halo: Halo = graph.with_weights(lowered(params, dtype))
         return -scale * halo.log_likelihood(*map(jnp.asarray, part)).sum()
 
     def losses(params: Params, parts: Batch) -> jax.Array:

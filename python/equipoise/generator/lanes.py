@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from equipoise.generator.model import Memory
@@ -102,7 +101,7 @@ def start(
     """So many lanes on every device, `batch` of them with a subject, if there are so many."""
 
     def on_device(params: Params, work: Work, next_1: jax.Array, batch: jax.Array) -> Lanes:
-        halo: Halo = nnx.merge(graph, params)
+        halo: Halo = graph.with_weights(params)
         nobody_L = jnp.zeros(lanes, jnp.int32)
         row_LD = jnp.zeros_like(halo.coarse.embed_condition(work.conditions[nobody_L]))
         memories = halo.coarse.remember_start(lanes)
@@ -128,7 +127,7 @@ def advance(
     """
 
     def on_device(params: Params, work: Work, lanes: Lanes) -> tuple[Lanes, Visits, Tally]:
-        halo: Halo = nnx.merge(graph, params)
+        halo: Halo = graph.with_weights(params)
         return _up_to(steps, halo, work, lanes)
 
     spread = jax.shard_map(

@@ -20,14 +20,33 @@ from equipoise.generator.model import PADDING, Coarse
 from equipoise.generator.systems import Systems
 from equipoise.generator.triangle import HaloHead
 
-#: The network without its weights: static, hashable, what `jax.jit` compiles for.
-Graph = nnx.GraphDef[Any]
 #: The weights, float32 arrays in dictionaries: an `nnx.State` takes Python a millisecond a step.
 Params = dict[str, Any]
 _BIAS: Final = "head.bias_GB"
 _END_BIAS: Final = "ending.bias_1"
 #: Always float32: log-odds of rare codes, and the table whose rows and gradients are sums of many.
 _FULL: Final = (_BIAS, _END_BIAS, "coarse.codes_VD")
+
+
+class Graph:
+    """A network without its weights: static, hashable, what `jax.jit` compiles for.
+
+    Its hash is taken once: it takes Python a quarter of a millisecond, at every step.
+    """
+
+    def __init__(self, definition: nnx.GraphDef[Any]) -> None:
+        self._definition = definition
+        self._hash = hash(definition)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self._definition == other._definition
+
+    def with_weights(self, params: Params) -> Any:
+        """The whole network."""
+        return nnx.merge(self._definition, params)
 
 
 class Halo(nnx.Module):
@@ -207,15 +226,19 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
 
 def outline(codes: int, conditions: int, config: GeneratorConfig) -> tuple[Graph, Params]:
     """The network with the shapes of its weights in place of weights; allocates nothing."""
-    halo = nnx.eval_shape(lambda: Halo(codes, conditions, config))
-    graph, params = nnx.split(halo)
-    return graph, nnx.to_pure_dict(params)
+    return taken_apart(nnx.eval_shape(lambda: Halo(codes, conditions, config)))
+
+
+def taken_apart(network: nnx.Module) -> tuple[Graph, Params]:
+    """A network without its weights, and them."""
+    definition, params = nnx.split(network)
+    return Graph(definition), nnx.to_pure_dict(params)
 
 
 @partial(jax.jit, static_argnames="graph")
 def visit_nats(graph: Graph, params: Params, batch: Batch) -> jax.Array:
     """`Halo.log_likelihood` of given weights, compiled once per shape."""
-    halo: Halo = nnx.merge(graph, params)
+    halo: Halo = graph.with_weights(params)
     return halo.log_likelihood(*map(jnp.asarray, batch))
 
 

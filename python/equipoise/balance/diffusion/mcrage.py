@@ -22,7 +22,7 @@ from equipoise import schema
 from equipoise.balance.diffusion.config import DiffusionConfig
 from equipoise.balance.diffusion.variables import ABSENT, Variables
 from equipoise.errors import DataError
-from equipoise.generator.network import Graph, Params, named_arrays
+from equipoise.generator.network import Graph, Params, named_arrays, taken_apart
 from equipoise.generator.optimiser import EVERY, Moments, Optimiser, averaged, share_of
 
 #: Plain Adam; what is looked at and kept is the average of the weights.
@@ -110,8 +110,7 @@ def initialise(
     """A network with random weights that starts at the columns' own log-odds."""
     columns, bits = train.X.shape[1], train.bits.shape[1]
     shapes = nnx.eval_shape(lambda: Denoiser(columns, variables.number, bits, config))
-    graph, state = nnx.split(shapes)
-    params: Params = nnx.to_pure_dict(state)
+    graph, params = taken_apart(shapes)
     rng, leaves = np.random.default_rng(seed), []
     for name, leaf in named_arrays(params).items():
         drawn = rng.standard_normal(leaf.shape, np.float32) * np.float32(
@@ -289,7 +288,7 @@ def train_step(
     covered_BD = cover(key, len(x_BV), variables.number)
 
     def loss(weights: Params) -> jax.Array:
-        denoiser: Denoiser = nnx.merge(graph, weights)
+        denoiser: Denoiser = graph.with_weights(weights)
         return bound_covered(denoiser, x_BV, bits_BK, variables, covered_BD).mean()
 
     return _OPTIMISER.step(params, moments, jax.grad(loss)(params), jnp.asarray(rate))
@@ -323,7 +322,7 @@ def _bounds(
     bits_BK: jax.Array,
 ) -> jax.Array:
     x_BV, bits_BK = (jnp.tile(array, (_COVERS, 1)) for array in (x_BV, bits_BK))
-    denoiser: Denoiser = nnx.merge(graph, params)
+    denoiser: Denoiser = graph.with_weights(params)
     covered_BD = cover(key, len(x_BV), variables.number)
     return bound_covered(denoiser, x_BV, bits_BK, variables, covered_BD).sum() / _COVERS
 
@@ -363,7 +362,7 @@ def _draw(
 ) -> jax.Array:
     keys = jax.vmap(partial(jax.random.fold_in, key))(number_B)
     drawn = jax.vmap(lambda key: chances(key, variables, steps))(keys)
-    return uncover(nnx.merge(graph, params), bits_BK, variables, steps, drawn)
+    return uncover(graph.with_weights(params), bits_BK, variables, steps, drawn)
 
 
 def chances(key: jax.Array, variables: Variables, steps: int) -> Chances:
