@@ -207,7 +207,8 @@ class GroupSettings:
         Null and whatever is not in the table is `OTHER_RACE`; only the latter are counted.
         """
         table = read_races(self.race_table)
-        written = race.unique()
+        # Sorted: texts lie in the file in the order in which they are named here.
+        written = race.unique().sort()
         named = written.str.strip_chars().str.to_uppercase().replace_strict(table, default=None)
         groups = race.replace_strict(written, named, default=None, return_dtype=pl.String)
         unknown = int((groups.is_null() & race.is_not_null()).sum())
