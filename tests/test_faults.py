@@ -131,7 +131,8 @@ def killed_runs(hospital: Path, out: Path, seconds: float) -> Iterator[set[Path]
         else:
             wait_until(partial(has_begun, out, before), run.process)
             time.sleep(rng.uniform(0.0, 0.02))
-        run.process.kill()
+        # Not `Popen.kill`, which first polls, and would take the status of a run that has ended.
+        os.kill(run.process.pid, signal.SIGKILL)
         assert run.wait().status in (-signal.SIGKILL, 0)
         yield set(drafts(out.parent)) - before
 
