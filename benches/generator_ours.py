@@ -146,7 +146,8 @@ def step(columns: int, width: int, kind: str) -> dict:
     cohort = cohort_from_lists(inputs.records(8, 16, codes), subjects, vocabulary)
     shape = Shape(8, 16, 128, 384, 8)
     batch = jax.tree.map(
-        jnp.asarray, pad(cohort, conditions.encode(subjects), shape, end_token(codes, config))
+        jnp.asarray,
+        pad(cohort.nested, conditions.encode(subjects), shape, end_token(codes, config)),
     )
     optimiser, layout = Optimiser.of(config), Layout.of(jax.devices(), 1)
     weights = sum(leaf.size for leaf in jax.tree.leaves(params))

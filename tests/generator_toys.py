@@ -73,4 +73,4 @@ def batch_of(
     subjects = pl.DataFrame({"label": [label == "1" for label in labels], "sex": list(sexes)})
     cohort = cohort_from_lists(records, subjects, generator.vocabulary)
     end = end_token(len(generator.vocabulary), generator.config)
-    return pad(cohort, generator.conditions.encode(cohort.subjects), shape, end)
+    return pad(cohort.nested, generator.conditions.encode(cohort.subjects), shape, end)

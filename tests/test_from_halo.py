@@ -60,7 +60,7 @@ def logits_of(generator, x_BLV: np.ndarray) -> list[np.ndarray]:
     visits = int(ended_B.sum())
     shape = Shape(len(x_BLV), 4, visits, 2 * visits, len(x_BLV))
     end = end_token(CODES, generator.config)
-    batch = pad(cohort, generator.conditions.encode(cohort.subjects), shape, end)
+    batch = pad(cohort.nested, generator.conditions.encode(cohort.subjects), shape, end)
 
     @jax.jit
     def run(params, batch):

@@ -13,7 +13,6 @@ from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import sample
-from equipoise.generator.gathering import Records
 from equipoise.generator.jobs import (
     account,
     fingerprint,
@@ -22,6 +21,7 @@ from equipoise.generator.jobs import (
     visits_with_two_bins,
 )
 from equipoise.options import part_of
+from equipoise.ragged import Nested
 from equipoise.vocabulary import Vocabulary
 from generator_toys import plan_of, random_generator
 from test_generator_sampling import same
@@ -207,4 +207,4 @@ def test_two_bins_of_one_lab_are_counted_by_visit():
     visits = [[0, 1], [2, 3, 4], [1, 4], [4], [5], [4, 5], [2, 3, 5, 6], []]
     sizes = np.cumsum([0, *map(len, visits)])
     codes = np.array([code for visit in visits for code in visit], np.int32)
-    assert visits_with_two_bins(Vocabulary(columns), Records(np.array([0, 8]), sizes, codes)) == 2
+    assert visits_with_two_bins(Vocabulary(columns), Nested(np.array([0, 8]), sizes, codes)) == 2

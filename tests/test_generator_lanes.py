@@ -16,10 +16,11 @@ import pytest
 from equipoise.cohort import Cohort
 from equipoise.generator import Generator, GeneratorConfig, sample
 from equipoise.generator.drawing import Draw, steps_for, usual_batch
-from equipoise.generator.gathering import Gathering, Records, decode
+from equipoise.generator.gathering import Gathering, decode
 from equipoise.generator.lanes import Visits, logit_of_bits
 from equipoise.generator.network import initialise
 from equipoise.generator.orders import Order
+from equipoise.ragged import Nested
 from generator_toys import flags_for, plan_of, random_generator
 
 COLLECTIVES = ("all-reduce", "all-gather", "collective-permute", "all-to-all", "reduce-scatter")
@@ -129,7 +130,7 @@ def test_what_gathering_raises_is_raised():
     draw, numbers = draw_of(random_generator(), [3000, 0, 0, 0])
     whole: list[range] = []
 
-    def fail_once(numbers: range, records: Records) -> None:
+    def fail_once(numbers: range, records: Nested) -> None:
         whole.append(numbers)
         if len(whole) == 1:
             raise OSError("no space")
@@ -177,7 +178,7 @@ def test_decoding_finds_every_code(tokens):
 def test_runs_are_handed_out_when_whole_and_in_order():
     rng = np.random.default_rng(0)
     visits = random_visits(rng, 200, [3, 1, 4, 1, 5, 2, 1])
-    out: list[tuple[range, Records]] = []
+    out: list[tuple[range, Nested]] = []
     gathering = Gathering(range(100, 107), 3, 200, lambda *run: out.append(run))
     for k in range(4):
         gathering.add(Visits(*(part[k : k + 1] for part in visits)))

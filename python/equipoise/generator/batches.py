@@ -76,7 +76,8 @@ def shape_of(cohort: Cohort, deck: Deck, most: int) -> Shape:
     source then have the same shape, and what was compiled serves them too.
     """
     lengths = np.diff(cohort.visit_offsets)[deck.subjects]
-    lists = np.bincount(cohort.subject_of_visit(), _lists(cohort), len(cohort))[deck.subjects]
+    lists_N = _lists(cohort.nested)
+    lists = np.bincount(cohort.subject_of_visit(), lists_N, len(cohort))[deck.subjects]
     # In each place the subject of its group that has most.
     fullest = np.maximum.reduceat(lists, np.flatnonzero(np.diff(deck.group, prepend=-1)))
     cells = deck.cells()
@@ -125,43 +126,41 @@ def real_shares(cohort: Cohort, rows: int, most: int, parts: int = 1) -> Shares:
     return Shares(real / (computed * shape.visits), (real + seats) / (seats * (shape.longest + 1)))
 
 
-def pad(
-    cohort: Cohort | Nested, condition_SK: npt.NDArray[np.float32], shape: Shape, end: int
-) -> Batch:
-    """A whole cohort as one batch of that shape, with the token `end` in each last visit."""
-    condition_BK = np.pad(condition_SK, ((0, shape.rows - len(cohort)), (0, 0)))
+def pad(nested: Nested, condition_SK: npt.NDArray[np.float32], shape: Shape, end: int) -> Batch:
+    """All subjects as one batch of that shape, with the token `end` in each last visit."""
+    condition_BK = np.pad(condition_SK, ((0, shape.rows - len(nested)), (0, 0)))
 
-    owner = cohort.subject_of_visit()
-    visit = np.arange(len(owner)) - cohort.visit_offsets[owner]
-    bench, seat, _ = first_fit(np.diff(cohort.visit_offsets).tolist(), shape.longest)
+    owner = nested.subject_of_visit()
+    visit = np.arange(len(owner)) - nested.visit_offsets[owner]
+    bench, seat, _ = first_fit(np.diff(nested.visit_offsets).tolist(), shape.longest)
     grid_PT = np.full((shape.benches, shape.longest), PADDING, np.int32)
     grid_PT[np.array(bench)[owner], np.array(seat)[owner] + visit] = np.arange(len(owner))
     place_N = np.zeros(shape.visits, np.int32)
     place_N[: len(owner)] = owner * shape.longest + visit
 
-    lists = _lists(cohort)
+    lists = _lists(nested)
     first = offsets_of(lists)
     owner_L = np.full(shape.lists, PADDING, np.int32)
     owner_L[: first[-1]] = np.repeat(np.arange(len(owner)), lists)
     codes_LC = np.full((shape.lists, _SLOTS), PADDING, np.int32)
-    sizes = np.diff(cohort.code_offsets)
+    sizes = np.diff(nested.code_offsets)
     of_visit = np.repeat(np.arange(len(owner)), sizes)
-    slot = np.arange(len(cohort.codes)) - cohort.code_offsets[of_visit]
-    codes_LC[first[of_visit] + slot // _SLOTS, slot % _SLOTS] = cohort.codes
-    last = _last(cohort)
+    slot = np.arange(len(nested.codes)) - nested.code_offsets[of_visit]
+    codes_LC[first[of_visit] + slot // _SLOTS, slot % _SLOTS] = nested.codes
+    last = _last(nested)
     codes_LC[first[last] + sizes[last] // _SLOTS, sizes[last] % _SLOTS] = end
     return Batch(condition_BK, grid_PT, place_N, owner_L, codes_LC)
 
 
-def _last(cohort: Cohort | Nested) -> _Ints:
+def _last(nested: Nested) -> _Ints:
     """The last visit of each subject that has any."""
-    last: _Ints = cohort.visit_offsets[1:][np.diff(cohort.visit_offsets) > 0] - 1
+    last: _Ints = nested.visit_offsets[1:][np.diff(nested.visit_offsets) > 0] - 1
     return last
 
 
-def _lists(cohort: Cohort | Nested) -> _Ints:
+def _lists(nested: Nested) -> _Ints:
     """How many lists each visit needs, its end marker included."""
-    sizes = np.diff(cohort.code_offsets)
-    sizes[_last(cohort)] += 1
+    sizes = np.diff(nested.code_offsets)
+    sizes[_last(nested)] += 1
     lists: _Ints = -(-sizes // _SLOTS)
     return lists

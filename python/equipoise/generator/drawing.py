@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from equipoise import schema
 from equipoise.generator.checkpoint import Generator
-from equipoise.generator.gathering import Gathering, Records
+from equipoise.generator.gathering import Gathering
 from equipoise.generator.lanes import (
     Lanes,
     Tally,
@@ -29,6 +29,7 @@ from equipoise.generator.lanes import (
 )
 from equipoise.generator.network import Params
 from equipoise.generator.orders import Order
+from equipoise.ragged import Nested
 
 #: XLA on a CPU picks other kernels for fewer rows, whose results differ in the last bit: computing
 #: a multiple of so many lanes, filled or not, makes the same cohort whatever the batch.
@@ -126,7 +127,7 @@ class Draw:
         self,
         numbers: range,
         size: int,
-        finished: Callable[[range, Records], None],
+        finished: Callable[[range, Nested], None],
         progress: schema.Progress = schema.no_progress,
     ) -> None:
         """Draw these subjects, and hand them to `finished` in runs of `size`, as `Gathering` does.

@@ -11,20 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from equipoise.generator.lanes import WORD, Visits
-from equipoise.ragged import Columns, Offsets, offsets_of, positions
+from equipoise.ragged import Nested, offsets_of, positions
 
 
-class Records(NamedTuple):
-    """S subjects, N visits, K codes, as in `Cohort`: (S + 1,), (N + 1,) and (K,)."""
-
-    visit_offsets: Offsets
-    code_offsets: Offsets
-    codes: Columns
-
-
-def no_records() -> Records:
+def no_records() -> Nested:
     """Those of nobody."""
-    return Records(np.zeros(1, np.int64), np.zeros(1, np.int64), np.empty(0, np.int32))
+    return Nested(np.zeros(1, np.int64), np.zeros(1, np.int64), np.empty(0, np.int32))
 
 
 class _Drawn(NamedTuple):
@@ -47,7 +39,7 @@ class Gathering:
     numbers: range
     size: int
     tokens: int
-    finished: Callable[[range, Records], None]
+    finished: Callable[[range, Nested], None]
     _parts: dict[int, list[_Drawn]] = field(default_factory=lambda: defaultdict(list))
     _ended: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -95,9 +87,9 @@ def _select(drawn: _Drawn, keep: npt.NDArray[np.bool_]) -> _Drawn:
     return _Drawn(number[keep], visit[keep], ended[keep], sizes[keep], codes)
 
 
-def _assemble(numbers: range, parts: list[_Drawn]) -> Records:
+def _assemble(numbers: range, parts: list[_Drawn]) -> Nested:
     number, visit, _, sizes, codes = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.lexsort((visit, number))
     code_offsets, places = positions(offsets_of(sizes), order)
     visit_offsets = offsets_of(np.bincount(number - numbers.start, minlength=len(numbers)))
-    return Records(visit_offsets, code_offsets, codes[places])
+    return Nested(visit_offsets, code_offsets, codes[places])

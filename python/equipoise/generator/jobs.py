@@ -28,12 +28,11 @@ from equipoise.cohort import Cohort
 from equipoise.errors import UsageError
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.drawing import Draw, Usage, lanes_for, usual_batch
-from equipoise.generator.gathering import Records
 from equipoise.generator.network import named_arrays
 from equipoise.generator.orders import Order, Plan
 from equipoise.generator.sampling import cohort_of
 from equipoise.generator.shards import Shards
-from equipoise.ragged import offsets_of
+from equipoise.ragged import Nested, offsets_of
 from equipoise.vocabulary import LAB, Vocabulary
 
 SHARD_SUBJECTS: Final = 10_000
@@ -204,7 +203,7 @@ def _make_missing(
     ]
     wanted = sum(map(len, runs))
 
-    def write(numbers: range, records: Records) -> None:
+    def write(numbers: range, records: Nested) -> None:
         shards.write(numbers.start // size, records)
 
     def tell(stage: str, done: int, _: int) -> None:
@@ -247,10 +246,10 @@ def _joined(generator: Generator, order: Order, shards: Shards) -> Iterator[tupl
         file.flush()
         codes = np.memmap(file, np.int32, "r") if file.tell() else np.empty(0, np.int32)
         offsets = offsets_of(np.concatenate(lengths)), offsets_of(np.concatenate(sizes))
-        yield cohort_of(generator, order, range(order.total), Records(*offsets, codes)), two_bins
+        yield cohort_of(generator, order, range(order.total), Nested(*offsets, codes)), two_bins
 
 
-def visits_with_two_bins(vocabulary: Vocabulary, records: Records) -> int:
+def visits_with_two_bins(vocabulary: Vocabulary, records: Nested) -> int:
     """How many visits have two columns of one lab, which stand side by side in a vocabulary."""
     columns = vocabulary.columns
     _, lab_V = np.unique(columns["code"].to_numpy(), return_inverse=True)

@@ -14,8 +14,9 @@ from equipoise.cohort import Cohort, last_visit_labels
 from equipoise.errors import UsageError
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.drawing import Draw, usual_batch
-from equipoise.generator.gathering import Records, no_records
+from equipoise.generator.gathering import no_records
 from equipoise.generator.orders import Order, Plan
+from equipoise.ragged import Nested
 
 
 def sample(
@@ -57,7 +58,7 @@ def sample(
     return cohort_of(generator, order, numbers, whole[-1])
 
 
-def cohort_of(generator: Generator, order: Order, numbers: range, records: Records) -> Cohort:
+def cohort_of(generator: Generator, order: Order, numbers: range, records: Nested) -> Cohort:
     """The records of these subjects of the order, and who they are."""
     subjects = order.subjects(numbers)
     visits = pl.DataFrame(
@@ -66,4 +67,5 @@ def cohort_of(generator: Generator, order: Order, numbers: range, records: Recor
             schema.LABEL: last_visit_labels(records.visit_offsets, subjects[schema.LABEL]),
         }
     )
-    return Cohort(subjects, visits, *records, generator.vocabulary)
+    codes = records.visit_offsets, records.code_offsets, records.codes
+    return Cohort(subjects, visits, *codes, generator.vocabulary)

@@ -24,7 +24,7 @@ import numpy as np
 
 from equipoise import store
 from equipoise.errors import DataError, UsageError
-from equipoise.generator.gathering import Records
+from equipoise.ragged import Nested
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +75,7 @@ class Shards:
             found[int(match[1])] = path
         return found
 
-    def write(self, number: int, records: Records) -> None:
+    def write(self, number: int, records: Nested) -> None:
         """Write a shard; it is there as a whole or not at all. Raises `OSError` that names it."""
         import pyarrow as pa
 
@@ -89,7 +89,7 @@ class Shards:
         digest = hashlib.sha256(data).hexdigest()[:32]
         _write_whole(self.folder / f"shard-{number:06}.{digest}.arrow", data)
 
-    def read(self, path: Path) -> Records:
+    def read(self, path: Path) -> Nested:
         """A shard; raises `DataError` unless its bytes are those written for this job."""
         import pyarrow as pa
 
@@ -121,9 +121,9 @@ class Shards:
                 )
 
 
-def _records(codes: pa.LargeListArray) -> Records:
+def _records(codes: pa.LargeListArray) -> Nested:
     visits = codes.values
-    return Records(
+    return Nested(
         codes.offsets.to_numpy(),
         visits.offsets.to_numpy(),
         np.asarray(visits.values.to_numpy(), np.int32),

@@ -47,6 +47,8 @@ LABS: Final = ValueEvents(
     when=When("charttime"),
     dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
 )
+#: Whether a row is of the same subject as that before it.
+_AS_BEFORE: Final = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()
 ITEM: Final = ("item",)
 ITEM_UNIT: Final = ("item", "unit")
 
@@ -143,8 +145,7 @@ def _groups(
     layout: Layout, visits: pl.DataFrame, groups: GroupSettings
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Each subject's groups at the first admission, and how many have another value later."""
-    same = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()
-    first = visits.filter(~same.fill_null(value=False))
+    first = visits.filter(~_AS_BEFORE.fill_null(value=False))
     race, unknown = groups.race_group(first["race"])
     subjects = first.select(
         schema.SUBJECT_ID,
@@ -167,6 +168,5 @@ def _groups(
 def _changing(visits: pl.DataFrame, column: str) -> int:
     """How many subjects have two values of a column; their visits stand together."""
     known = visits.select(schema.SUBJECT_ID, column).drop_nulls()
-    same = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()
-    changed = known.filter(same & (pl.col(column) != pl.col(column).shift()))
+    changed = known.filter(_AS_BEFORE & (pl.col(column) != pl.col(column).shift()))
     return changed[schema.SUBJECT_ID].n_unique()

@@ -1,4 +1,4 @@
-//! Room for what is large: in large pages where there are such, which are a fifth of the work to get.
+//! Room for what is large: in large pages where there are such, for fewer faults.
 #![allow(unsafe_code)]
 
 /// Smaller pieces of memory may share their pages with others.

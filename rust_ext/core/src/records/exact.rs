@@ -9,10 +9,14 @@ const EXACT: u64 = 1 << 53;
 /// [`mean`] of `count` decimals that add up to `scaled / 10^6`.
 #[inline]
 pub fn mean_scaled(scaled: i64, count: u64) -> f64 {
-    if scaled.unsigned_abs() < EXACT && count < EXACT / ONE as u64 {
-        return scaled as f64 / (count * ONE as u64) as f64;
-    }
-    mean(i128::from(scaled), count, &[])
+    quick(scaled, count).unwrap_or_else(|| mean(i128::from(scaled), count, &[]))
+}
+
+/// The same if sum and count are doubles, which is nearly always: one division is one rounding.
+#[inline]
+fn quick(scaled: i64, count: u64) -> Option<f64> {
+    let exact = scaled.unsigned_abs() < EXACT && count < EXACT / ONE as u64;
+    exact.then(|| scaled as f64 / (count * ONE as u64) as f64)
 }
 
 /// The mean of `count` decimals that add up to `scaled / 10^6` plus all `mantissa * 10^exponent`.
@@ -20,6 +24,12 @@ pub fn mean_scaled(scaled: i64, count: u64) -> f64 {
 /// The one rounding is to the nearest double, ties to even; so the order of addition cannot matter.
 #[must_use]
 pub fn mean(scaled: i128, count: u64, others: &[(i16, i128)]) -> f64 {
+    if others.is_empty()
+        && let Ok(scaled) = i64::try_from(scaled)
+        && let Some(mean) = quick(scaled, count)
+    {
+        return mean;
+    }
     let lowest = others.iter().map(|&(exponent, _)| exponent).min().unwrap_or(0).min(-6);
     let shift =
         |exponent: i16| BigInt::from(10).pow((i32::from(exponent) - i32::from(lowest)) as u32);

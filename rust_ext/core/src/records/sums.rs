@@ -15,7 +15,7 @@ pub(super) struct Sums {
     visit: u32,
     labs: Vec<(i64, u32)>,
     touched: Vec<u64>,
-    /// A bit for each lab that any visit has had.
+    /// A bit for each lab of the visits before.
     used: Vec<u64>,
     /// Sums of the visits before; ascending once compacted.
     pub packed: Vec<Packed>,
@@ -87,11 +87,6 @@ impl Sums {
 
     #[cold]
     fn add_odd(&mut self, lab: u32, mantissa: i64, exponent: i16) {
-        let place = lab as usize;
-        if place >= self.labs.len() {
-            self.make_room(place);
-        }
-        self.used[place / 64] |= 1 << (place % 64);
         let pair = (u64::from(self.visit) << LAB_BITS) | u64::from(lab);
         self.odd.push(Odd { pair, exponent, count: 1, sum: i128::from(mantissa) });
         if self.odd.len() >= self.compact_at {
@@ -150,7 +145,9 @@ impl Sums {
     pub fn used(&self, labs: usize) -> Vec<bool> {
         let bit =
             |lab: usize| self.used.get(lab / 64).is_some_and(|bits| bits >> (lab % 64) & 1 > 0);
-        (0..labs).map(bit).collect()
+        let mut used: Vec<bool> = (0..labs).map(bit).collect();
+        self.odd.iter().for_each(|record| used[(record.pair & LAB_MASK) as usize] = true);
+        used
     }
 
     /// Gives the labs other numbers.
