@@ -22,7 +22,7 @@ from equipoise.generator import Generator, GeneratorConfig
 from equipoise.generator.checkpoint import HISTORY
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.drawing import Draw, lanes_for
-from equipoise.generator.gathering import Records
+from equipoise.ragged import Nested
 from equipoise.generator.network import initialise, named_arrays
 from equipoise.generator.orders import Order
 from equipoise.vocabulary import Vocabulary
@@ -88,7 +88,7 @@ def floor_of_step(generator: Generator, lanes: int, rate: float, bandwidth: floa
     return max(2 * weights * lanes / rate, bytes_ / bandwidth)
 
 
-def nowhere(numbers: range, records: Records) -> None:
+def nowhere(numbers: range, records: Nested) -> None:
     """Where the records of a measurement go."""
 
 

@@ -23,7 +23,13 @@ from equipoise.generator.conditions import Conditions
 from equipoise.generator.fitting import State
 from equipoise.generator.from_halo import head_arrays
 from equipoise.generator.head import BlockHead
-from equipoise.generator.network import end_token, initialise, named_arrays
+from equipoise.generator.network import (
+    Graph,
+    Params,
+    end_token,
+    initialise,
+    named_arrays,
+)
 from equipoise.generator.optimiser import EVERY, Optimiser, share_of
 from equipoise.generator.parallel import Layout
 from equipoise.generator.sizes import usual_block
@@ -93,27 +99,26 @@ def head(columns: int, width: int, visits: int) -> dict:
 
 
 class Layers(NamedTuple):
-    """A head in parts: a module costs a millisecond to be handed to `jit`, a list does not."""
+    """A head in parts, as the product hands its network to `jit`: a module costs a millisecond."""
 
-    graph: Any
-    structure: Any
-    leaves: list[jax.Array]
+    graph: Graph
+    params: Params
 
     def draw(self, h_ND, threshold_NV):
-        return drawn_by(self.graph, self.structure, self.leaves, h_ND, threshold_NV)
+        return drawn_by(self.graph, self.params, h_ND, threshold_NV)
 
     def score(self, h_ND, x_NV):
-        return scored_by(self.graph, self.structure, self.leaves, h_ND, x_NV)
+        return scored_by(self.graph, self.params, h_ND, x_NV)
 
 
-@partial(jax.jit, static_argnames=("graph", "structure"))
-def drawn_by(graph, structure, leaves, h_ND, threshold_NV):
-    return nnx.merge(graph, jax.tree.unflatten(structure, leaves)).sample(h_ND, threshold_NV)
+@partial(jax.jit, static_argnames="graph")
+def drawn_by(graph, params, h_ND, threshold_NV):
+    return graph.with_weights(params).sample(h_ND, threshold_NV)
 
 
-@partial(jax.jit, static_argnames=("graph", "structure"))
-def scored_by(graph, structure, leaves, h_ND, x_NV):
-    return nnx.merge(graph, jax.tree.unflatten(structure, leaves)).logits(h_ND, x_NV)
+@partial(jax.jit, static_argnames="graph")
+def scored_by(graph, params, h_ND, x_NV):
+    return graph.with_weights(params).logits(h_ND, x_NV)
 
 
 @jax.jit
@@ -122,9 +127,10 @@ def dense(z, one, two):
 
 
 def filled(empty, arrays) -> Layers:
-    graph, shapes = nnx.split(empty)
+    definition, shapes = nnx.split(empty)
+    shapes = nnx.to_pure_dict(shapes)
     leaves = [jnp.asarray(arrays[f"head.{name}"], jnp.float32) for name in named_arrays(shapes)]
-    return Layers(graph, jax.tree.structure(shapes), leaves)
+    return Layers(Graph(definition), jax.tree.unflatten(jax.tree.structure(shapes), leaves))
 
 
 def step(columns: int, width: int, kind: str) -> dict:
@@ -165,4 +171,5 @@ def step(columns: int, width: int, kind: str) -> dict:
     return {"step": seconds(several, 3) / EVERY, "weights": weights}
 
 
-main()
+if __name__ == "__main__":
+    main()

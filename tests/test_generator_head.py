@@ -89,17 +89,29 @@ def test_sampler_equals_one_code_at_a_time(kind, tokens, block):
 
 
 @pytest.mark.parametrize("bias", [-4.0, 0.0])
-def test_lists_of_codes_do_as_products_do(bias, monkeypatch):
-    """Sparse visits have their codes gathered, visits of very many codes are multiplied."""
-    monkeypatch.setattr(triangle, "_GATHER_FROM", 1)
+@pytest.mark.parametrize("visits", [1, 3, 64])
+def test_the_core_draws_what_xla_draws(bias, visits):
+    """On a CPU it draws instead of it, sparse visits as those of very many codes."""
     head = random_head(240, 24, spread=0.15, kind="halo")
+    assert isinstance(head, HaloHead)
     head.bias_GB[...] = head.bias_GB[...] + bias
-    h_ND = jax.random.normal(jax.random.key(1), (64, 8))
-    visit_N = jnp.arange(64)
+    h_ND = jax.random.normal(jax.random.key(1), (visits, 8))
+    visit_N = jnp.arange(visits)
     threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, head.tokens)
-    x_NV = np.asarray(jax.jit(lambda head, h, t: head.sample(h, t))(head, h_ND, threshold_NV))
-    assert (x_NV.sum(axis=1).max() * 12 < 240) == (bias < 0), "each case takes its own way"
+    draw = jax.jit(lambda head, h, t: head.sample(h, t))
+    assert triangle.CORE in draw.lower(head, h_ND, threshold_NV).as_text()
+    x_NV = np.asarray(draw(head, h_ND, threshold_NV))
+    by_xla = jax.jit(lambda head, h, t: head.sample_by_blocks(h, t))
+    np.testing.assert_array_equal(x_NV, by_xla(head, h_ND, threshold_NV))
     np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
+
+
+def test_without_the_core_xla_draws(monkeypatch):
+    monkeypatch.setattr(triangle, "_core_is_registered", lambda: False)
+    head = random_head(7, 3, kind="halo")
+    arrays = jnp.ones((2, 8)), jnp.zeros((2, head.tokens))
+    lowered = jax.jit(lambda head, h, t: head.sample(h, t)).lower(head, *arrays)
+    assert triangle.CORE not in lowered.as_text()
 
 
 def test_a_long_chain_within_a_block_settles():
@@ -148,11 +160,9 @@ def code_by_code(state: dict[str, np.ndarray], h_ND: np.ndarray, threshold_NV: n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gathers", [True, False])
-def test_ten_thousand_visits_are_those_of_halo_drawn_code_by_code(gathers, monkeypatch):
+def test_ten_thousand_visits_are_those_of_halo_drawn_code_by_code():
     """In double precision not one differs, from HALO's weights through the packed triangles."""
-    monkeypatch.setattr(triangle, "_GATHER_FROM", 1 if gathers else 10**9)
-    codes, bits, width, visits = 120, 3, 8, 5000
+    codes, bits, width, visits = 120, 3, 8, 10_000
     rng = np.random.default_rng(7)
     size = width + codes + bits + 3
     state = {}

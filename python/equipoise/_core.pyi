@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["counts", "deciles", "encode", "find_row", "read_codes", "read_table", "read_values"]
+__all__ = [
+    "counts",
+    "deciles",
+    "encode",
+    "find_row",
+    "halo_sample",
+    "read_codes",
+    "read_table",
+    "read_values",
+]
 
 _Ledger = list[tuple[str, int]]
 _Named = tuple[list[str], _Ledger]
@@ -80,3 +89,4 @@ def encode(
     *,
     threads: int = 1,
 ) -> tuple[_Offsets, _Numbers]: ...
+def halo_sample() -> object: ...

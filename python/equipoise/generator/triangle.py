@@ -16,18 +16,30 @@ Letters: N visits, V = G B tokens, D width, Q = D - 1 free units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Final
 
 import jax
+import jax.ffi
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from equipoise import _core
 from equipoise.generator.head import fixed_point
 
-#: From so many tokens on, a visit's few codes are gathered, not multiplied.
-_GATHER_FROM = 4096
-#: A gathered row costs about as much as so many rows of a matrix product.
-_GATHER = 12
+#: The core's `halo::Head::sample` as XLA knows it.
+CORE: Final = "equipoise_halo_sample"
+
+
+@cache
+def _core_is_registered() -> bool:
+    """Whether XLA knows the core's sampler now; versions of JAX may speak another interface."""
+    try:
+        jax.ffi.register_ffi_target(CORE, _core.halo_sample(), platform="cpu")
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 class HaloHead(nnx.Module):
@@ -56,20 +68,55 @@ class HaloHead(nnx.Module):
         return logits_NV + _product(units_NV, self.write_panels, write_GBB)
 
     def sample(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
-        """See `Head.sample`; unrolled over the blocks, for every one has its own shape."""
+        """See `Head.sample`; on a CPU the core draws in single precision, for XLA takes longer.
+
+        A visit of the core's does not depend on its company.
+        """
+        single = h_ND.dtype == threshold_NV.dtype == self.read_DV.dtype == jnp.float32
+        if not single or not _core_is_registered():
+            return self.sample_by_blocks(h_ND, threshold_NV)
+        x_NV: jax.Array = lax.platform_dependent(
+            h_ND, threshold_NV, cpu=self._sample_in_core, default=self.sample_by_blocks
+        )
+        return x_NV
+
+    def sample_by_blocks(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
+        """`sample` by XLA; unrolled over the blocks, for every one has its own shape."""
         blocks, size = self.bias_GB.shape
         early_NV, base_NV = self._of_history(h_ND)
         code_GBB, write_GBB = self._squares()
-        drawn = _Drawn(len(h_ND), self.tokens, size, h_ND.dtype)
+        x: list[jax.Array] = []
+        units: list[jax.Array] = []
         for g in range(blocks):
             columns = slice(g * size, (g + 1) * size)
             early_NB, base_NB = early_NV[:, columns], base_NV[:, columns]
             if g:
-                early_NB += drawn.codes_times(self.code_panels[g - 1][...])
-                base_NB += drawn.units_times(self.write_panels[g - 1][...])
+                x_NP = jnp.concatenate(x, axis=1).astype(h_ND.dtype)
+                early_NB += x_NP @ self.code_panels[g - 1][...]
+                base_NB += jnp.concatenate(units, axis=1) @ self.write_panels[g - 1][...]
             squares = code_GBB[g], write_GBB[g]
-            drawn.append(*_settle(early_NB, base_NB, squares, threshold_NV[:, columns]))
-        return jnp.concatenate(drawn.x, axis=1)
+            x_NB, units_NB = _settle(early_NB, base_NB, squares, threshold_NV[:, columns])
+            x.append(x_NB)
+            units.append(units_NB)
+        return jnp.concatenate(x, axis=1)
+
+    def _sample_in_core(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
+        weights = (
+            self.read_free_DQ,
+            self.offset_free_Q,
+            self.read_DV,
+            self.offset_V,
+            self.code_GBB,
+            self.write_free_QV,
+            self.write_GBB,
+            self.bias_GB,
+            *self.code_panels,
+            *self.write_panels,
+        )
+        shape = jax.ShapeDtypeStruct(threshold_NV.shape, jnp.bool_)
+        call = jax.ffi.ffi_call(CORE, shape)
+        x_NV: jax.Array = call(h_ND, threshold_NV, *(param[...] for param in weights))
+        return x_NV
 
     def _of_history(self, h_ND: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(N, V) what h alone gives the units, and the logits through the free units."""
@@ -95,81 +142,6 @@ def _settle(
         return base_NB + units_NB @ write_BB, units_NB
 
     return fixed_point(evaluate, jnp.zeros(early_NB.shape, bool), threshold_NB)
-
-
-class _Drawn:
-    """The blocks that were drawn: codes x, hidden units, and the codes again as lists.
-
-    A visit has dozens of V codes, so where V is large gathering their rows of the first layer is
-    cheaper than a product with V; visits with so many codes that it is not are multiplied.
-    """
-
-    def __init__(self, visits: int, tokens: int, size: int, dtype: jnp.dtype) -> None:
-        self.x: list[jax.Array] = []
-        self.units: list[jax.Array] = []
-        self.size = size
-        self.dtype = dtype
-        self.gathers = tokens >= _GATHER_FROM
-        self.list_NC = jnp.full((visits, -(-tokens // _GATHER)), tokens, jnp.int32)
-        self.count_N = jnp.zeros(visits, jnp.int32)
-
-    def append(self, x_NB: jax.Array, units_NB: jax.Array) -> None:
-        start = self.size * len(self.x)
-        self.x.append(x_NB)
-        self.units.append(units_NB)
-        if self.gathers:
-            self.list_NC, self.count_N = _append(self.list_NC, self.count_N, x_NB, start)
-
-    def codes_times(self, panel_PB: jax.Array) -> jax.Array:
-        """(N, B) the codes of the P earlier tokens times their panel."""
-        most = self.count_N.max()
-
-        def product() -> jax.Array:
-            return jnp.concatenate(self.x, axis=1).astype(self.dtype) @ panel_PB
-
-        def gather() -> jax.Array:
-            def add(slot: jax.Array, sum_NB: jax.Array) -> jax.Array:
-                code_N = self.list_NC[:, slot]
-                return sum_NB + panel_PB.at[code_N].get(mode="fill", fill_value=0)
-
-            shape = len(self.count_N), panel_PB.shape[1]
-            sum_NB: jax.Array = lax.fori_loop(0, most, add, jnp.zeros(shape, self.dtype))
-            return sum_NB
-
-        if not self.gathers:
-            return product()
-        total_NB: jax.Array = lax.cond(most * _GATHER < len(panel_PB), gather, product)
-        return total_NB
-
-    def units_times(self, panel_PB: jax.Array) -> jax.Array:
-        """(N, B) the units of the P earlier tokens times their panel."""
-        return jnp.concatenate(self.units, axis=1) @ panel_PB
-
-
-def _append(
-    list_NC: jax.Array, count_N: jax.Array, x_NB: jax.Array, start: int
-) -> tuple[jax.Array, jax.Array]:
-    """Lists with the codes of a block at their ends, one code of each visit a round.
-
-    A list that is full counts on: whoever reads the count then does not read the list.
-    """
-    size = x_NB.shape[1]
-    place_B, visit_N = jnp.arange(size, dtype=jnp.int32), jnp.arange(len(x_NB), dtype=jnp.int32)
-    State = tuple[jax.Array, jax.Array, jax.Array]
-
-    def some(state: State) -> jax.Array:
-        return jnp.any(state[2])
-
-    def take(state: State) -> State:
-        list_NC, count_N, rest_NB = state
-        first_N = jnp.where(rest_NB, place_B, size).min(axis=1)
-        found_N = first_N < size
-        slot_N = jnp.where(found_N, count_N, list_NC.shape[1])
-        list_NC = list_NC.at[visit_N, slot_N].set(start + first_N, mode="drop")
-        return list_NC, count_N + found_N, rest_NB & (place_B != first_N[:, None])
-
-    list_NC, count_N, _ = lax.while_loop(some, take, (list_NC, count_N, x_NB))
-    return list_NC, count_N
 
 
 def _panels(blocks: int, size: int) -> nnx.List[nnx.Param[jax.Array]]:

@@ -5,6 +5,7 @@
 pub mod deciles;
 pub mod encode;
 mod error;
+pub mod halo;
 pub mod keys;
 mod memory;
 pub mod read;

@@ -3,6 +3,7 @@
 mod convert;
 mod ragged;
 mod tables;
+mod xla;
 
 use pyo3::prelude::*;
 
@@ -14,5 +15,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tables::find_row, module)?)?;
     module.add_function(wrap_pyfunction!(ragged::counts, module)?)?;
     module.add_function(wrap_pyfunction!(ragged::deciles, module)?)?;
-    module.add_function(wrap_pyfunction!(ragged::encode, module)?)
+    module.add_function(wrap_pyfunction!(ragged::encode, module)?)?;
+    module.add_function(wrap_pyfunction!(xla::halo_sample, module)?)
 }

@@ -1,0 +1,262 @@
+//! HALO's fine head: visits drawn exactly, for one patient as for hundreds.
+//!
+//! The formulas are those of `equipoise.generator.triangle`, whose arrays these are. Of its two
+//! triangles of weights only the codes that are drawn cost rows of the first, and only the units
+//! above 0 rows of the second; what comes from before a block of codes is a product for all visits.
+#![allow(unsafe_code)]
+
+mod product;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+use crate::{Error, Result};
+use product::{Rows, RowsMut, add_product, add_rows};
+use std::thread;
+use vector::{Portable, Vector};
+
+/// Visits that are worth a thread.
+const SHARE: usize = 16;
+
+/// Weights of D x V and Q = D - 1 free units, the tokens V in G blocks of B.
+pub struct Head<'a> {
+    /// D x Q.
+    pub read_free: &'a [f32],
+    /// Q.
+    pub offset_free: &'a [f32],
+    /// D x V.
+    pub read: &'a [f32],
+    /// V.
+    pub offset: &'a [f32],
+    /// G x B x B; what is not right of the diagonal means nothing.
+    pub code: &'a [f32],
+    /// Q x V.
+    pub write_free: &'a [f32],
+    /// G x B x B; what is left of the diagonal means nothing.
+    pub write: &'a [f32],
+    /// V.
+    pub bias: &'a [f32],
+    /// Of each block but the first, gB x B: what codes before it do to its units.
+    pub code_panels: Vec<&'a [f32]>,
+    /// The same of units and logits.
+    pub write_panels: Vec<&'a [f32]>,
+}
+
+impl Head<'_> {
+    /// Token j of a visit is on, 1, iff its logit given those before it is above its threshold.
+    ///
+    /// `h` is visits x D, `threshold` and `on` are visits x V.
+    ///
+    /// # Errors
+    /// If the arrays do not fit each other.
+    pub fn sample(
+        &self,
+        h: &[f32],
+        threshold: &[f32],
+        on: &mut [u8],
+        threads: usize,
+    ) -> Result<()> {
+        let sizes = self.sizes(h, threshold, on)?;
+        let visits = on.len() / sizes.tokens;
+        // Whole tiles, so that no thread has rows left over.
+        let share = visits.div_ceil(threads.max(1)).next_multiple_of(SHARE).max(SHARE);
+        let parts = h.chunks(share * sizes.width).zip(threshold.chunks(share * sizes.tokens));
+        let mut parts = parts.zip(on.chunks_mut(share * sizes.tokens));
+        let first = parts.next();
+        thread::scope(|scope| {
+            for ((h, threshold), on) in parts {
+                scope.spawn(|| self.sample_here(&sizes, h, threshold, on));
+            }
+            if let Some(((h, threshold), on)) = first {
+                self.sample_here(&sizes, h, threshold, on);
+            }
+        });
+        Ok(())
+    }
+
+    fn sizes(&self, h: &[f32], threshold: &[f32], on: &[u8]) -> Result<Sizes> {
+        let (free, tokens, blocks) =
+            (self.offset_free.len(), self.bias.len(), self.write_panels.len() + 1);
+        let (width, size) = (free + 1, tokens / blocks);
+        let panels = |panels: &[&[f32]]| {
+            panels.len() + 1 == blocks
+                && panels.iter().zip(1..).all(|(panel, g)| panel.len() == g * size * size)
+        };
+        let fits = tokens > 0
+            && size * blocks == tokens
+            && self.read_free.len() == width * free
+            && self.read.len() == width * tokens
+            && self.offset.len() == tokens
+            && self.code.len() == tokens * size
+            && self.write_free.len() == free * tokens
+            && self.write.len() == tokens * size
+            && panels(&self.code_panels)
+            && panels(&self.write_panels)
+            && on.len().is_multiple_of(tokens)
+            && threshold.len() == on.len()
+            && h.len() == on.len() / tokens * width;
+        match fits {
+            true => Ok(Sizes { width, tokens, size }),
+            false => {
+                Err(Error::Shape(format!("a head of {tokens} tokens whose arrays do not fit")))
+            }
+        }
+    }
+
+    fn sample_here(&self, sizes: &Sizes, h: &[f32], threshold: &[f32], on: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::is_x86_feature_detected!("avx512f") {
+                // SAFETY: the processor has just been seen to have it.
+                return unsafe { self.sample_avx512(sizes, h, threshold, on) };
+            }
+            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                // SAFETY: the processor has just been seen to have both.
+                return unsafe { self.sample_avx2(sizes, h, threshold, on) };
+            }
+        }
+        // SAFETY: every processor has what this needs.
+        unsafe { self.sample_with::<Portable, 4>(sizes, h, threshold, on) };
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn sample_avx512(&self, sizes: &Sizes, h: &[f32], threshold: &[f32], on: &mut [u8]) {
+        // SAFETY: the caller has seen that the instructions are there.
+        unsafe { self.sample_with::<std::arch::x86_64::__m512, 8>(sizes, h, threshold, on) };
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn sample_avx2(&self, sizes: &Sizes, h: &[f32], threshold: &[f32], on: &mut [u8]) {
+        // SAFETY: the caller has seen that the instructions are there.
+        unsafe { self.sample_with::<std::arch::x86_64::__m256, 4>(sizes, h, threshold, on) };
+    }
+
+    /// See `sample`; `DOWN` visits share a tile of a product.
+    #[inline(always)]
+    unsafe fn sample_with<V: Vector, const DOWN: usize>(
+        &self,
+        sizes: &Sizes,
+        h: &[f32],
+        threshold: &[f32],
+        on: &mut [u8],
+    ) {
+        let &Sizes { tokens, size, .. } = sizes;
+        let visits = on.len() / tokens;
+        // SAFETY: V is there.
+        let (mut units, mut logits) = unsafe { self.of_history::<V, DOWN>(sizes, h, visits) };
+        let mut drawn = vec![Vec::new(); visits];
+        let mut early = vec![0.0; size];
+        for start in (0..tokens).step_by(size) {
+            let block = start / size;
+            if block > 0 {
+                let before = Rows { values: &units, stride: tokens };
+                let mut sums = RowsMut { values: &mut logits[start..], stride: tokens };
+                let panel = self.write_panels[block - 1];
+                // SAFETY: V is there.
+                unsafe { add_product::<V, DOWN>(visits, &before, panel, start, &mut sums) };
+            }
+            let square = start * size..(start + size) * size;
+            let squares = (&self.code[square.clone()], &self.write[square]);
+            for (visit, drawn) in drawn.iter_mut().enumerate() {
+                let columns = visit * tokens + start..visit * tokens + start + size;
+                early.copy_from_slice(&units[columns.clone()]);
+                for &code in drawn.iter() {
+                    let row = &self.code_panels[block - 1][code * size..][..size];
+                    // SAFETY: V is there.
+                    unsafe { add_rows::<V, 1>([row], [1.0], &mut early) };
+                }
+                let mut visit = Visit {
+                    early: &mut early,
+                    units: &mut units[columns.clone()],
+                    logits: &mut logits[columns.clone()],
+                    threshold: &threshold[columns.clone()],
+                    on: &mut on[columns],
+                };
+                // SAFETY: V is there.
+                unsafe { visit.settle::<V>(squares) };
+                drawn.extend((0..size).filter(|&code| visit.on[code] > 0).map(|code| start + code));
+            }
+        }
+    }
+
+    /// What h alone gives the units, and the logits through the free units, both visits x V.
+    #[inline(always)]
+    unsafe fn of_history<V: Vector, const DOWN: usize>(
+        &self,
+        sizes: &Sizes,
+        h: &[f32],
+        visits: usize,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let width = sizes.width;
+        let h = Rows { values: h, stride: width };
+        // SAFETY: V is there.
+        unsafe {
+            let units = layer::<V, DOWN>(visits, &h, width, self.read, self.offset);
+            let mut free = layer::<V, DOWN>(visits, &h, width, self.read_free, self.offset_free);
+            free.iter_mut().for_each(|unit| *unit = unit.max(0.0));
+            let free = Rows { values: &free, stride: width - 1 };
+            (units, layer::<V, DOWN>(visits, &free, width - 1, self.write_free, self.bias))
+        }
+    }
+}
+
+/// Inputs x weights + offset.
+#[inline(always)]
+unsafe fn layer<V: Vector, const DOWN: usize>(
+    visits: usize,
+    inputs: &Rows<'_>,
+    depth: usize,
+    weights: &[f32],
+    offset: &[f32],
+) -> Vec<f32> {
+    let mut sums = offset.repeat(visits);
+    let mut to = RowsMut { values: &mut sums, stride: offset.len() };
+    // SAFETY: V is there.
+    unsafe { add_product::<V, DOWN>(visits, inputs, weights, depth, &mut to) };
+    sums
+}
+
+struct Sizes {
+    width: usize,
+    tokens: usize,
+    size: usize,
+}
+
+/// A block of one visit.
+struct Visit<'a> {
+    /// The units so far; those that are settled are of no use any more.
+    early: &'a mut [f32],
+    /// Their final values, at least 0.
+    units: &'a mut [f32],
+    logits: &'a mut [f32],
+    threshold: &'a [f32],
+    on: &'a mut [u8],
+}
+
+impl Visit<'_> {
+    /// Settles unit and token, token by token, with the squares of codes and units.
+    #[inline(always)]
+    unsafe fn settle<V: Vector>(&mut self, (code, write): (&[f32], &[f32])) {
+        let size = self.early.len();
+        for token in 0..size {
+            // From the vector on that holds the token: what is before it is settled.
+            let from = token / V::SIZE * V::SIZE;
+            let row = token * size + from..(token + 1) * size;
+            let unit = self.early[token].max(0.0);
+            self.units[token] = unit;
+            if unit > 0.0 {
+                // SAFETY: V is there.
+                unsafe {
+                    add_rows::<V, 1>([&write[row.clone()]], [unit], &mut self.logits[from..])
+                };
+            }
+            self.on[token] = u8::from(self.logits[token] > self.threshold[token]);
+            if self.on[token] > 0 {
+                // SAFETY: V is there.
+                unsafe { add_rows::<V, 1>([&code[row]], [1.0], &mut self.early[from..]) };
+            }
+        }
+    }
+}
