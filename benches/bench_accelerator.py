@@ -22,9 +22,9 @@ from equipoise.generator import Generator, GeneratorConfig
 from equipoise.generator.checkpoint import HISTORY
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.drawing import Draw, lanes_for
-from equipoise.ragged import Nested
 from equipoise.generator.network import initialise, named_arrays
 from equipoise.generator.orders import Order
+from equipoise.ragged import Nested
 from equipoise.vocabulary import Vocabulary
 
 CODES_A_VISIT, VISITS_A_RECORD = 30, 3.4

@@ -1,76 +1,47 @@
-"""HALO's head in plain Rust (halo_visit.rs) against XLA's, on one core: would a path in Rust pay?
+"""Visits from HALO's head by the core against those by XLA, on one core, for few and many patients.
 
-    rustc --edition 2024 -O -C target-cpu=native -o /tmp/halo_visit benches/halo_visit.rs
-    taskset -c 0 python benches/halo_visit.py /tmp/halo_visit [--columns 1301] [--turns 3]
+    taskset -c 0 python benches/halo_visit.py [--columns 1301] [--turns 3]
 
-Same weights and thresholds as benches/generator.py; the visits are held against XLA's first.
+Both draw from the weights and thresholds of benches/generator.py, in turns; the visits are held
+against each other first. Beside them XLA's visits from the `block` head.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
 
 import generator
-import generator_inputs as inputs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("binary")
     parser.add_argument("--columns", type=int, default=1301)
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
-    cost = {visits: turns(arguments, visits) for visits in (1, 16, 64, 256)}
-    generator.show([{"visits": visits, **seconds} for visits, seconds in cost.items()])
+    rows = [row(arguments.columns, visits, arguments.turns) for visits in (1, 16, 64, 256)]
+    generator.show(rows)
 
 
-def turns(arguments: argparse.Namespace, visits: int) -> dict[str, str]:
-    """Least milliseconds of each side, turn about."""
-    taken: dict[str, list[float]] = {"Rust": [], "XLA, `halo`": [], "XLA, `block`": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write(folder, arguments.columns, visits)
-        sizes = [str(generator.WIDTH - 1), str(arguments.columns)]
-        for _ in range(arguments.turns):
-            head = ["head", str(arguments.columns), str(generator.WIDTH), str(visits)]
-            xla = generator.run(sys.executable, "generator_ours.py", *head, f"{folder}/xla.npy")
-            command = [arguments.binary, name, str(visits), *sizes]
-            taken["Rust"].append(float(subprocess.check_output(command)))
-            taken["XLA, `halo`"].append(xla["halo"])
-            taken["XLA, `block`"].append(xla["block"])
-        drawn = np.fromfile(folder / "x.u8", np.uint8).reshape(visits, -1)
-        wrong = int((drawn != np.load(folder / "xla.npy")).any(1).sum())
-    assert wrong == 0, f"{wrong} of {visits} visits differ"
-    return {name: f"{1000 * min(all_turns):.2f} ms" for name, all_turns in taken.items()}
-
-
-def write(folder: Path, columns: int, visits: int) -> None:
-    """The arrays that halo_visit.rs reads."""
-    width = generator.WIDTH
-    state = inputs.head_state(columns, width)
-    first, second = (np.tril(state[f"ehr_head.{name}.weight"]) for name in ("auto1", "auto2"))
-    free, units = slice(width - 1), slice(width - 1, width - 1 + columns)
-    offset = state["ehr_head.auto1.bias"]
-    arrays = {
-        "read_free": first[free, :width].T,
-        "offset_free": offset[free],
-        "read": first[units, :width].T,
-        "offset": offset[units],
-        "code": first[units, width:].T,
-        "write_free": second[units, free].T,
-        "write": second[units, units].T,
-        "bias": state["ehr_head.auto2.bias"][units],
-        "h": inputs.history(visits, width),
-        "threshold": inputs.thresholds(visits, columns),
-    }
-    for name, array in arrays.items():
-        np.ascontiguousarray(array, np.dtype("<f4")).tofile(folder / name)
+def row(columns: int, visits: int, turns: int) -> dict[str, str | int]:
+    """Least milliseconds of each."""
+    taken: dict[str, list[float]] = {"core": [], "xla": [], "block": []}
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = {by: f"{folder}/{by}.npy" for by in ("core", "xla")}
+        for _ in range(turns):
+            for by, path in drawn.items():
+                size = [str(columns), str(generator.WIDTH), str(visits)]
+                ours = generator.run(sys.executable, "generator_ours.py", by, *size, path)
+                taken[by].append(ours["halo"])
+                taken["block"].append(ours["block"])
+        core, xla = (np.load(path) for path in drawn.values())
+    assert np.array_equal(core, xla), f"{(core != xla).any(1).sum()} visits differ"
+    names = {"core": "`halo`, core", "xla": "`halo`, XLA", "block": "`block`, XLA"}
+    least = {names[by]: f"{1000 * min(seconds):.2f} ms" for by, seconds in taken.items()}
+    return {"visits at once": visits, **least}
 
 
 if __name__ == "__main__":

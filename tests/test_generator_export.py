@@ -66,7 +66,13 @@ def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[An
     calls = custom_calls(step, *arguments)
     # Random numbers have a kernel of their own on CUDA, the head of HALO has one in the core on a
     # CPU; sharding is a note to the compiler.
-    known = {CORE, "cu_threefry2x32_ffi", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
+    known = {
+        CORE,
+        "cu_threefry2x32_ffi",
+        "Sharding",
+        "SPMDFullToShardShape",
+        "SPMDShardToFullShape",
+    }
     assert calls <= known, calls
 
 
