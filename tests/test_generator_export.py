@@ -26,11 +26,11 @@ from generator_toys import SMALL, batch_of, plan_of, random_generator
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def custom_calls(step: Any, *arguments: Any) -> set[str]:
+def custom_calls(step: Any, *arguments: Any, platforms: tuple[str, ...] = PLATFORMS) -> set[str]:
     """What a compiled function calls that is no operation of StableHLO, on any platform."""
     core = jax.export.DisabledSafetyCheck.custom_call(CORE)
-    exported = jax.export.export(step, platforms=PLATFORMS, disabled_checks=[core])(*arguments)
-    assert exported.platforms == PLATFORMS
+    exported = jax.export.export(step, platforms=platforms, disabled_checks=[core])(*arguments)
+    assert exported.platforms == platforms
     return set(re.findall(r"stablehlo\.custom_call @(\w+)", exported.mlir_module()))
 
 
@@ -74,6 +74,12 @@ def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[An
         "SPMDShardToFullShape",
     }
     assert calls <= known, calls
+
+
+def test_the_core_is_called_on_a_cpu_alone():
+    step, arguments = sampler("halo")
+    assert CORE in custom_calls(step, *arguments, platforms=("cpu",))
+    assert CORE not in custom_calls(step, *arguments, platforms=("cuda", "tpu"))
 
 
 def test_a_callback_would_be_seen():

@@ -113,8 +113,8 @@ class HaloHead(nnx.Module):
             *self.code_panels,
             *self.write_panels,
         )
-        shape = jax.ShapeDtypeStruct(threshold_NV.shape, jnp.bool_)
-        call = jax.ffi.ffi_call(CORE, shape)
+        tokens = jax.eval_shape(lambda t: t > 0, threshold_NV)
+        call = jax.ffi.ffi_call(CORE, tokens)
         x_NV: jax.Array = call(h_ND, threshold_NV, *(param[...] for param in weights))
         return x_NV
 
