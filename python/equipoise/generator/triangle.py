@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import jax
 import jax.ffi
@@ -114,7 +114,7 @@ class HaloHead(nnx.Module):
             *self.write_panels,
         )
         tokens = jax.eval_shape(lambda t: t > 0, threshold_NV)
-        call = jax.ffi.ffi_call(CORE, tokens)
+        call: Any = jax.ffi.ffi_call(CORE, tokens)  # Untyped in JAX.
         x_NV: jax.Array = call(h_ND, threshold_NV, *(param[...] for param in weights))
         return x_NV
 
