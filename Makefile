@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Whatever environment the caller is in: maturin installs where these say.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+unexport CONDA_PREFIX
 JOBS ?= 2
 # Gzip by ISA-L is twice as fast and needs these to build; without them the portable decoder is used.
 ISAL_TOOLS := nasm autoreconf libtoolize
