@@ -4,7 +4,7 @@
 //! of jaxlib, version 0.1), which are written down here as far as they are read.
 #![allow(unsafe_code)]
 
-use equipoise_core::halo::Head;
+use equipoise_core::halo::{Head, LAYERS};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -17,8 +17,6 @@ const METADATA: c_int = 1;
 const PRED: c_int = 1;
 const F32: c_int = 11;
 const INTERNAL: c_int = 13;
-/// The arguments are h, the thresholds, these, and the panels of codes and of units.
-const WEIGHTS: usize = 8;
 
 #[repr(C)]
 struct Extension {
@@ -179,27 +177,13 @@ unsafe fn sample(frame: &CallFrame) -> Result<(), String> {
     let [h, threshold, rest @ ..] = &floats[..] else {
         return Err("want h, thresholds".to_owned());
     };
-    let Some((weights, panels)) = rest.split_first_chunk::<WEIGHTS>() else {
-        return Err(format!("want {WEIGHTS} arrays of weights, got {}", rest.len()));
-    };
-    let [read_free, offset_free, read, offset, code, write_free, write, bias] = *weights;
-    let (code_panels, write_panels) = panels.split_at(panels.len() / 2);
-    let head = Head {
-        read_free,
-        offset_free,
-        read,
-        offset,
-        code,
-        write_free,
-        write,
-        bias,
-        code_panels: code_panels.to_vec(),
-        write_panels: write_panels.to_vec(),
+    let Some((layers, panels)) = rest.split_first_chunk::<LAYERS>() else {
+        return Err(format!("want {LAYERS} arrays of weights, got {}", rest.len()));
     };
     // SAFETY: see above.
     let on = match length {
         0 => &mut [][..],
         _ => unsafe { slice::from_raw_parts_mut(on, length) },
     };
-    head.sample(h, threshold, on, *THREADS).map_err(|error| error.to_string())
+    Head::new(*layers, panels).sample(h, threshold, on, *THREADS).map_err(|error| error.to_string())
 }

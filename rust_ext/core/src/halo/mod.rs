@@ -15,6 +15,8 @@ use product::{Rows, RowsMut, add_product, add_rows};
 use std::thread;
 use vector::{Portable, Vector};
 
+/// Arrays of a head beside its panels.
+pub const LAYERS: usize = 8;
 /// Visits that are worth a thread.
 const SHARE: usize = 16;
 
@@ -42,7 +44,25 @@ pub struct Head<'a> {
     pub write_panels: Vec<&'a [f32]>,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    /// The fields in their order; `panels` are those of codes, then those of units.
+    pub fn new(layers: [&'a [f32]; LAYERS], panels: &[&'a [f32]]) -> Self {
+        let [read_free, offset_free, read, offset, code, write_free, write, bias] = layers;
+        let (code_panels, write_panels) = panels.split_at(panels.len() / 2);
+        Self {
+            read_free,
+            offset_free,
+            read,
+            offset,
+            code,
+            write_free,
+            write,
+            bias,
+            code_panels: code_panels.to_vec(),
+            write_panels: write_panels.to_vec(),
+        }
+    }
+
     /// Token j of a visit is on, 1, iff its logit given those before it is above its threshold.
     ///
     /// `h` is visits x D, `threshold` and `on` are visits x V.

@@ -18,7 +18,7 @@ impl Random {
 
 struct Arrays {
     sizes: Sizes,
-    layers: [Vec<f32>; 8],
+    layers: [Vec<f32>; LAYERS],
     code_panels: Vec<Vec<f32>>,
     write_panels: Vec<Vec<f32>>,
 }
@@ -35,19 +35,9 @@ impl Arrays {
     }
 
     fn head(&self) -> Head<'_> {
-        let [read_free, offset_free, read, offset, code, write_free, write, bias] = &self.layers;
-        Head {
-            read_free,
-            offset_free,
-            read,
-            offset,
-            code,
-            write_free,
-            write,
-            bias,
-            code_panels: self.code_panels.iter().map(Vec::as_slice).collect(),
-            write_panels: self.write_panels.iter().map(Vec::as_slice).collect(),
-        }
+        let panels = self.code_panels.iter().chain(&self.write_panels);
+        let layers = self.layers.each_ref().map(Vec::as_slice);
+        Head::new(layers, &panels.map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     /// A weight of one of the two triangles.
