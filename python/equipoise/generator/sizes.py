@@ -16,8 +16,8 @@ def round_up(size: int, steps: int) -> int:
 def usual_block(columns: int) -> int:
     """The block of codes at which the `halo` head of so many columns samples fastest on a CPU.
 
-    At 1,301 columns (`benches/generator_ours.py head 1301 768 256 OUT.npy BLOCK`) 96 takes an eighth
-    less time than 128, and than 64. Accelerators, whose tiles are 128 wide, may want that.
+    At 1,301 columns (`benches/generator_ours.py head 1301 768 256 OUT.npy BLOCK`) 96 takes an
+    eighth less time than 128, and than 64. Accelerators, whose tiles are 128 wide, may want that.
     """
     return 96 if columns < 4096 else 256
 
