@@ -72,7 +72,7 @@ def test_step_by_step_equals_the_whole(generator, halo):
     step = jax.jit(lambda halo, *state: halo.coarse.step(*state))
     memories = jax.jit(lambda halo: halo.coarse.remember_start(3))(halo)
     # What an earlier subject left behind in a lane must not be seen.
-    memories = jax.tree.map(lambda m: m.at[:, 1:].set(7.0), memories)
+    memories = jax.tree.map(lambda m: m.at[:, :, 1:].set(7.0), memories)
     for visit in range(4):
         at_L = jnp.full(3, visit + 1)
         h_LD, memories = step(halo, rows_BTD[:, visit], at_L, memories)

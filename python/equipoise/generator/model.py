@@ -52,7 +52,10 @@ gather_sum.defvjp(_gather_forward, _gather_backward)
 
 
 class Memory(NamedTuple):
-    """The keys and values, (L, rows, N, H), that one layer has seen so far."""
+    """The keys and values, (L, N, rows, H), that one layer has seen so far.
+
+    Rows of a head lie together: XLA on a CPU would put them so at every step.
+    """
 
     keys: jax.Array
     values: jax.Array
@@ -112,12 +115,13 @@ class Attention(nnx.Module):
         query, key, value = self._split(x_LD)
         lane_L = jnp.arange(len(row_L))
         memory = Memory(
-            memory.keys.at[lane_L, row_L].set(key),
-            memory.values.at[lane_L, row_L].set(value),
+            memory.keys.at[lane_L, :, row_L].set(key),
+            memory.values.at[lane_L, :, row_L].set(value),
         )
-        past_LT = jnp.arange(memory.keys.shape[1]) <= row_L[:, None]
+        past_LT = jnp.arange(memory.keys.shape[2]) <= row_L[:, None]
+        keys, values = (part.swapaxes(1, 2) for part in memory)
         mixed_L1NH = jax.nn.dot_product_attention(
-            query[:, None], *memory, mask=past_LT[:, None, None, :]
+            query[:, None], keys, values, mask=past_LT[:, None, None, :]
         )
         return self.out(mixed_L1NH.reshape(x_LD.shape)), memory
 
@@ -220,7 +224,7 @@ class Coarse(nnx.Module):
         """Empty memories of all layers but for row 0, the start, which all subjects share."""
         rows, width = self.position_TD.shape
         heads = self.blocks[0].attention.heads
-        shape = (lanes, rows, heads, width // heads)
+        shape = (lanes, heads, rows, width // heads)
         memories = [Memory(jnp.zeros(shape), jnp.zeros(shape)) for _ in self.blocks]
         start_LD = jnp.broadcast_to(self.start_1D[...], (lanes, width))
         return self.step(start_LD, jnp.zeros(lanes, jnp.int32), memories)[1]
