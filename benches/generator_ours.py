@@ -22,7 +22,7 @@ from equipoise.generator.batches import Shape, pad
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.fitting import State
 from equipoise.generator.from_halo import head_arrays
-from equipoise.generator.head import BlockHead
+from equipoise.generator.nade import BlockHead
 from equipoise.generator.network import (
     Graph,
     Params,
@@ -126,7 +126,7 @@ def drawn_by(graph, params, h_ND, threshold_NV):
 
 @partial(jax.jit, static_argnames="graph")
 def drawn_by_xla(graph, params, h_ND, threshold_NV):
-    return graph.with_weights(params).sample_by_blocks(h_ND, threshold_NV)
+    return graph.with_weights(params).sample_by_xla(h_ND, threshold_NV)
 
 
 @partial(jax.jit, static_argnames="graph")

@@ -76,7 +76,7 @@ def test_only_the_nouns_open_the_core() -> None:
                 "cohort",
                 "neighbors",
                 "pairs",
-                "triangle",
+                "in_core",
             }
 
 

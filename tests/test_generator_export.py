@@ -17,10 +17,10 @@ from equipoise.generator import fitting
 from equipoise.generator.batches import Shape
 from equipoise.generator.drawing import Draw
 from equipoise.generator.fitting import State
+from equipoise.generator.in_core import BLOCK, HALO
 from equipoise.generator.optimiser import Optimiser
 from equipoise.generator.orders import Order
 from equipoise.generator.parallel import Layout
-from equipoise.generator.triangle import CORE
 from generator_toys import SMALL, batch_of, plan_of, random_generator
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -28,8 +28,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def custom_calls(step: Any, *arguments: Any, platforms: tuple[str, ...] = PLATFORMS) -> set[str]:
     """What a compiled function calls that is no operation of StableHLO, on any platform."""
-    core = jax.export.DisabledSafetyCheck.custom_call(CORE)
-    exported = jax.export.export(step, platforms=platforms, disabled_checks=[core])(*arguments)
+    ours = [jax.export.DisabledSafetyCheck.custom_call(target) for target in (BLOCK, HALO)]
+    exported = jax.export.export(step, platforms=platforms, disabled_checks=ours)(*arguments)
     assert exported.platforms == platforms
     return set(re.findall(r"stablehlo\.custom_call @(\w+)", exported.mlir_module()))
 
@@ -64,10 +64,11 @@ def training_step(dtype: str) -> tuple[Any, tuple[Any, ...]]:
 def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[Any, ...]]]):
     step, arguments = parts()
     calls = custom_calls(step, *arguments)
-    # Random numbers have a kernel of their own on CUDA, the head of HALO has one in the core on a
-    # CPU; sharding is a note to the compiler.
+    # Random numbers have a kernel of their own on CUDA, the heads have theirs in the core on a CPU;
+    # sharding is a note to the compiler.
     known = {
-        CORE,
+        BLOCK,
+        HALO,
         "cu_threefry2x32_ffi",
         "Sharding",
         "SPMDFullToShardShape",
@@ -76,10 +77,11 @@ def test_no_platform_calls_the_host_back(parts: Callable[[], tuple[Any, tuple[An
     assert calls <= known, calls
 
 
-def test_the_core_is_called_on_a_cpu_alone():
-    step, arguments = sampler("halo")
-    assert CORE in custom_calls(step, *arguments, platforms=("cpu",))
-    assert CORE not in custom_calls(step, *arguments, platforms=("cuda", "tpu"))
+@pytest.mark.parametrize(("head", "target"), [("block", BLOCK), ("halo", HALO)])
+def test_the_core_is_called_on_a_cpu_alone(head: str, target: str):
+    step, arguments = sampler(head)
+    assert target in custom_calls(step, *arguments, platforms=("cpu",))
+    assert target not in custom_calls(step, *arguments, platforms=("cuda", "tpu"))
 
 
 def test_a_callback_would_be_seen():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from equipoise.generator import GeneratorConfig, triangle
+from equipoise.generator import GeneratorConfig, in_core
 from equipoise.generator.from_halo import head_arrays
-from equipoise.generator.head import BlockHead, Head
+from equipoise.generator.head import Head
 from equipoise.generator.lanes import thresholds
+from equipoise.generator.nade import BlockHead
 from equipoise.generator.network import named_arrays
 from equipoise.generator.sizes import blocks_of, round_up
 from equipoise.generator.triangle import HaloHead
@@ -88,38 +89,40 @@ def test_sampler_equals_one_code_at_a_time(kind, tokens, block):
     assert np.any(x_NV != alone_NV, axis=1).mean() > 0.2, "the codes must depend on each other"
 
 
+@both
 @pytest.mark.parametrize("bias", [-4.0, 0.0])
 @pytest.mark.parametrize("visits", [1, 3, 64])
-def test_the_core_draws_what_xla_draws(bias, visits):
+def test_the_core_draws_what_xla_draws(kind, bias, visits):
     """On a CPU it draws instead of it, sparse visits as those of very many codes."""
-    head = random_head(240, 24, spread=0.15, kind="halo")
-    assert isinstance(head, HaloHead)
+    head = random_head(240, 24, spread=0.15, kind=kind)
     head.bias_GB[...] = head.bias_GB[...] + bias
     h_ND = jax.random.normal(jax.random.key(1), (visits, 8))
     visit_N = jnp.arange(visits)
     threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, head.tokens)
     draw = jax.jit(lambda head, h, t: head.sample(h, t))
-    assert triangle.CORE in draw.lower(head, h_ND, threshold_NV).as_text()
+    assert f"equipoise_{kind}_sample" in draw.lower(head, h_ND, threshold_NV).as_text()
     x_NV = np.asarray(draw(head, h_ND, threshold_NV))
-    by_xla = jax.jit(lambda head, h, t: head.sample_by_blocks(h, t))
+    by_xla = jax.jit(lambda head, h, t: head.sample_by_xla(h, t))
     np.testing.assert_array_equal(x_NV, by_xla(head, h_ND, threshold_NV))
     np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
 
 
-def test_without_the_core_xla_draws(monkeypatch):
-    monkeypatch.setattr(triangle, "_core_is_registered", lambda: False)
-    head = random_head(7, 3, kind="halo")
+@both
+def test_without_the_core_xla_draws(monkeypatch, kind):
+    monkeypatch.setattr(in_core, "_registered", lambda target: False)
+    head = random_head(7, 3, kind=kind)
     arrays = jnp.ones((2, 8)), jnp.zeros((2, head.tokens))
     lowered = jax.jit(lambda head, h, t: head.sample(h, t)).lower(head, *arrays)
-    assert triangle.CORE not in lowered.as_text()
+    assert "equipoise" not in lowered.as_text()
 
 
-def test_a_long_chain_within_a_block_settles():
+@pytest.mark.parametrize("by", ["sample", "sample_by_xla"])
+def test_a_long_chain_within_a_block_settles(by):
     """Every code switches the next one on: the fixed point needs as many rounds as codes."""
     head = random_head(64, 64, spread=0.0)
     head.bias_GB[...] = jnp.full((1, 64), -5.0).at[0, 0].set(5.0)
     head.direct_GBB[...] = 10 * jnp.eye(64, k=1)[None]
-    assert np.all(np.asarray(head.sample(jnp.ones((2, 8)), jnp.zeros((2, 64)))))
+    assert np.all(np.asarray(getattr(head, by)(jnp.ones((2, 8)), jnp.zeros((2, 64)))))
 
 
 def test_sizes_are_few_and_little_is_padding():

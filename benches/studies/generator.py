@@ -34,7 +34,7 @@ from equipoise import schema
 from equipoise.evaluate.fidelity import fidelity, sizes
 from equipoise.generator import Generator, GeneratorConfig, log_likelihood, sample, train_generator
 from equipoise.generator.batches import last_visits
-from equipoise.generator.head import BlockHead
+from equipoise.generator.nade import BlockHead
 
 HERE: Final = Path(__file__).resolve().parent
 #: So many visits' worth of what all cells share goes into each cell's own probabilities.

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "block_sample",
     "counts",
     "deciles",
     "encode",
@@ -89,4 +90,5 @@ def encode(
     *,
     threads: int = 1,
 ) -> tuple[_Offsets, _Numbers]: ...
+def block_sample() -> object: ...
 def halo_sample() -> object: ...

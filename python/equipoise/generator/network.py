@@ -15,8 +15,9 @@ from flax import nnx
 from equipoise.generator.batches import Batch
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.ending import Ending
-from equipoise.generator.head import BlockHead, Head
+from equipoise.generator.head import Head
 from equipoise.generator.model import PADDING, Coarse
+from equipoise.generator.nade import BlockHead
 from equipoise.generator.systems import Systems
 from equipoise.generator.triangle import HaloHead
 

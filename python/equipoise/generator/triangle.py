@@ -16,30 +16,13 @@ Letters: N visits, V = G B tokens, D width, Q = D - 1 free units.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, Final
 
 import jax
-import jax.ffi
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
-from equipoise import _core
+from equipoise.generator import in_core
 from equipoise.generator.head import fixed_point
-
-#: The core's `halo::Head::sample` as XLA knows it.
-CORE: Final = "equipoise_halo_sample"
-
-
-@cache
-def _core_is_registered() -> bool:
-    """Whether XLA knows the core's sampler now; versions of JAX may speak another interface."""
-    try:
-        jax.ffi.register_ffi_target(CORE, _core.halo_sample(), platform="cpu")
-    except (RuntimeError, ValueError):
-        return False
-    return True
 
 
 class HaloHead(nnx.Module):
@@ -68,19 +51,23 @@ class HaloHead(nnx.Module):
         return logits_NV + _product(units_NV, self.write_panels, write_GBB)
 
     def sample(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
-        """See `Head.sample`; on a CPU the core draws in single precision, for XLA takes longer.
-
-        A visit of the core's does not depend on its company.
-        """
-        single = h_ND.dtype == threshold_NV.dtype == self.read_DV.dtype == jnp.float32
-        if not single or not _core_is_registered():
-            return self.sample_by_blocks(h_ND, threshold_NV)
-        x_NV: jax.Array = lax.platform_dependent(
-            h_ND, threshold_NV, cpu=self._sample_in_core, default=self.sample_by_blocks
+        """See `Head.sample` and `in_core.sample`."""
+        weights = (
+            self.read_free_DQ,
+            self.offset_free_Q,
+            self.read_DV,
+            self.offset_V,
+            self.code_GBB,
+            self.write_free_QV,
+            self.write_GBB,
+            self.bias_GB,
+            *self.code_panels,
+            *self.write_panels,
         )
-        return x_NV
+        arrays = [param[...] for param in weights]
+        return in_core.sample(in_core.HALO, arrays, h_ND, threshold_NV, self.sample_by_xla)
 
-    def sample_by_blocks(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
+    def sample_by_xla(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
         """`sample` by XLA; unrolled over the blocks, for every one has its own shape."""
         blocks, size = self.bias_GB.shape
         early_NV, base_NV = self._of_history(h_ND)
@@ -99,24 +86,6 @@ class HaloHead(nnx.Module):
             x.append(x_NB)
             units.append(units_NB)
         return jnp.concatenate(x, axis=1)
-
-    def _sample_in_core(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
-        weights = (
-            self.read_free_DQ,
-            self.offset_free_Q,
-            self.read_DV,
-            self.offset_V,
-            self.code_GBB,
-            self.write_free_QV,
-            self.write_GBB,
-            self.bias_GB,
-            *self.code_panels,
-            *self.write_panels,
-        )
-        tokens = jax.eval_shape(lambda t: t > 0, threshold_NV)
-        call: Any = jax.ffi.ffi_call(CORE, tokens)  # Untyped in JAX.
-        x_NV: jax.Array = call(h_ND, threshold_NV, *(param[...] for param in weights))
-        return x_NV
 
     def _of_history(self, h_ND: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(N, V) what h alone gives the units, and the logits through the free units."""

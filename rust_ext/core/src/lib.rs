@@ -5,7 +5,7 @@
 pub mod deciles;
 pub mod encode;
 mod error;
-pub mod halo;
+pub mod heads;
 pub mod keys;
 mod memory;
 pub mod read;

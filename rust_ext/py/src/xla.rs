@@ -1,10 +1,10 @@
-//! HALO's head as a custom call of XLA on a CPU.
+//! The fine heads as custom calls of XLA on a CPU.
 //!
 //! XLA hands over pointers in the structs of its C interface for such calls (`xla/ffi/api/c_api.h`
 //! of jaxlib, version 0.1), which are written down here as far as they are read.
 #![allow(unsafe_code)]
 
-use equipoise_core::halo::{Head, LAYERS};
+use equipoise_core::heads::{self, Block, Halo, Head};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -119,11 +119,30 @@ impl Buffers {
     }
 }
 
+type Call = unsafe extern "C" fn(*mut CallFrame) -> *mut c_void;
+
 /// A capsule for `jax.ffi.register_ffi_target`: the call `(h, threshold, read_free, offset_free,
 /// read, offset, code, write_free, write, bias, *code_panels, *write_panels) -> on`.
 #[pyfunction]
 pub fn halo_sample(py: Python<'_>) -> PyResult<Bound<'_, PyCapsule>> {
-    let call = handle as unsafe extern "C" fn(*mut CallFrame) -> *mut c_void;
+    unsafe extern "C" fn call(frame: *mut CallFrame) -> *mut c_void {
+        // SAFETY: XLA hands over a frame.
+        unsafe { handle(frame, draw_halo) }
+    }
+    capsule(py, call)
+}
+
+/// The same: `(h, threshold, read, code, offset, write, bias, direct) -> on`.
+#[pyfunction]
+pub fn block_sample(py: Python<'_>) -> PyResult<Bound<'_, PyCapsule>> {
+    unsafe extern "C" fn call(frame: *mut CallFrame) -> *mut c_void {
+        // SAFETY: XLA hands over a frame.
+        unsafe { handle(frame, draw_block) }
+    }
+    capsule(py, call)
+}
+
+fn capsule(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyCapsule>> {
     // SAFETY: the function lives as long as the process; JAX names the capsule so.
     unsafe {
         let name = c"xla._CUSTOM_CALL_TARGET".as_ptr();
@@ -132,8 +151,42 @@ pub fn halo_sample(py: Python<'_>) -> PyResult<Bound<'_, PyCapsule>> {
     }
 }
 
+/// What is to be drawn.
+struct Visits<'a> {
+    h: &'a [f32],
+    threshold: &'a [f32],
+    on: &'a mut [u8],
+}
+
+impl Visits<'_> {
+    fn draw(self, head: &impl Head) -> Result<(), String> {
+        static THREADS: LazyLock<usize> =
+            LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+        let drawn = heads::sample(head, self.h, self.threshold, self.on, *THREADS);
+        drawn.map_err(|error| error.to_string())
+    }
+}
+
+/// Draws visits by the head of these weights.
+type Draw = fn(&[&[f32]], Visits<'_>) -> Result<(), String>;
+
+fn draw_halo(weights: &[&[f32]], visits: Visits<'_>) -> Result<(), String> {
+    let Some((layers, panels)) = weights.split_first_chunk() else {
+        return Err(format!("want more arrays of weights than {}", weights.len()));
+    };
+    visits.draw(&Halo::new(*layers, panels))
+}
+
+fn draw_block(weights: &[&[f32]], visits: Visits<'_>) -> Result<(), String> {
+    let want = |_| format!("want other arrays of weights than these {}", weights.len());
+    visits.draw(&Block::new(weights.try_into().map_err(want)?))
+}
+
 /// Null, or XLA's error.
-unsafe extern "C" fn handle(frame: *mut CallFrame) -> *mut c_void {
+///
+/// # Safety
+/// The frame must be XLA's.
+unsafe fn handle(frame: *mut CallFrame, draw: Draw) -> *mut c_void {
     // SAFETY: XLA hands over a whole frame, and an extension whose kind is said.
     unsafe {
         let frame = &*frame;
@@ -144,7 +197,7 @@ unsafe extern "C" fn handle(frame: *mut CallFrame) -> *mut c_void {
             (metadata.version.major, metadata.version.minor) = VERSION;
             return ptr::null_mut();
         }
-        let done = catch_unwind(AssertUnwindSafe(|| sample(frame)));
+        let done = catch_unwind(AssertUnwindSafe(|| sample(frame, draw)));
         let message = match done {
             Ok(Ok(())) => return ptr::null_mut(),
             Ok(Err(message)) => message,
@@ -161,9 +214,7 @@ unsafe extern "C" fn handle(frame: *mut CallFrame) -> *mut c_void {
     }
 }
 
-unsafe fn sample(frame: &CallFrame) -> Result<(), String> {
-    static THREADS: LazyLock<usize> =
-        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+unsafe fn sample(frame: &CallFrame, draw: Draw) -> Result<(), String> {
     // SAFETY: XLA's buffers live for the call, results are ours alone, and PRED is a byte.
     let (floats, results) = unsafe {
         let floats = frame.arguments.each::<f32>(F32)?.into_iter();
@@ -174,16 +225,13 @@ unsafe fn sample(frame: &CallFrame) -> Result<(), String> {
         (floats.collect::<Vec<&[f32]>>(), frame.results.each::<u8>(PRED)?)
     };
     let [(on, length)] = results[..] else { return Err("want one result".to_owned()) };
-    let [h, threshold, rest @ ..] = &floats[..] else {
+    let [h, threshold, weights @ ..] = &floats[..] else {
         return Err("want h, thresholds".to_owned());
-    };
-    let Some((layers, panels)) = rest.split_first_chunk::<LAYERS>() else {
-        return Err(format!("want {LAYERS} arrays of weights, got {}", rest.len()));
     };
     // SAFETY: see above.
     let on = match length {
         0 => &mut [][..],
         _ => unsafe { slice::from_raw_parts_mut(on, length) },
     };
-    Head::new(*layers, panels).sample(h, threshold, on, *THREADS).map_err(|error| error.to_string())
+    draw(weights, Visits { h, threshold, on })
 }

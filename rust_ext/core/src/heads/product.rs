@@ -228,7 +228,7 @@ pub unsafe fn add_rows<V: Vector, const K: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::halo::vector::Portable;
+    use crate::heads::vector::Portable;
     use proptest::prelude::*;
 
     fn floats(length: usize) -> impl Strategy<Value = Vec<f32>> {

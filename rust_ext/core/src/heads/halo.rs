@@ -1,27 +1,18 @@
-//! HALO's fine head: visits drawn exactly, for one patient as for hundreds.
+//! HALO's fine head.
 //!
 //! The formulas are those of `equipoise.generator.triangle`, whose arrays these are. Of its two
 //! triangles of weights only the codes that are drawn cost rows of the first, and only the units
 //! above 0 rows of the second; what comes from before a block of codes is a product for all visits.
-#![allow(unsafe_code)]
 
-mod product;
-#[cfg(test)]
-mod tests;
-mod vector;
+use super::product::{Rows, RowsMut, add_product, add_rows};
+use super::vector::Vector;
+use super::{Head, Sizes, Visits, layer};
 
-use crate::{Error, Result};
-use product::{Rows, RowsMut, add_product, add_rows};
-use std::thread;
-use vector::{Portable, Vector};
-
-/// Arrays of a head beside its panels.
+/// Arrays of the head beside its panels.
 pub const LAYERS: usize = 8;
-/// Visits that are worth a thread.
-const SHARE: usize = 16;
 
 /// Weights of D x V and Q = D - 1 free units, the tokens V in G blocks of B.
-pub struct Head<'a> {
+pub struct Halo<'a> {
     /// D x Q.
     pub read_free: &'a [f32],
     /// Q.
@@ -44,7 +35,7 @@ pub struct Head<'a> {
     pub write_panels: Vec<&'a [f32]>,
 }
 
-impl<'a> Head<'a> {
+impl<'a> Halo<'a> {
     /// The fields in their order; `panels` are those of codes, then those of units.
     pub fn new(layers: [&'a [f32]; LAYERS], panels: &[&'a [f32]]) -> Self {
         let [read_free, offset_free, read, offset, code, write_free, write, bias] = layers;
@@ -63,38 +54,27 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Token j of a visit is on, 1, iff its logit given those before it is above its threshold.
-    ///
-    /// `h` is visits x D, `threshold` and `on` are visits x V.
-    ///
-    /// # Errors
-    /// If the arrays do not fit each other.
-    pub fn sample(
+    /// What h alone gives the units, and the logits through the free units, both visits x V.
+    #[inline(always)]
+    unsafe fn of_history<V: Vector, const DOWN: usize>(
         &self,
         h: &[f32],
-        threshold: &[f32],
-        on: &mut [u8],
-        threads: usize,
-    ) -> Result<()> {
-        let sizes = self.sizes(h, threshold, on)?;
-        let visits = on.len() / sizes.tokens;
-        // Whole tiles, so that no thread has rows left over.
-        let share = visits.div_ceil(threads.max(1)).next_multiple_of(SHARE).max(SHARE);
-        let parts = h.chunks(share * sizes.width).zip(threshold.chunks(share * sizes.tokens));
-        let mut parts = parts.zip(on.chunks_mut(share * sizes.tokens));
-        let first = parts.next();
-        thread::scope(|scope| {
-            for ((h, threshold), on) in parts {
-                scope.spawn(|| self.sample_here(&sizes, h, threshold, on));
-            }
-            if let Some(((h, threshold), on)) = first {
-                self.sample_here(&sizes, h, threshold, on);
-            }
-        });
-        Ok(())
+        visits: usize,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let free = self.offset_free.len();
+        let width = free + 1;
+        // SAFETY: V is there.
+        unsafe {
+            let units = layer::<V, DOWN>(visits, h, width, self.read, self.offset);
+            let mut frees = layer::<V, DOWN>(visits, h, width, self.read_free, self.offset_free);
+            frees.iter_mut().for_each(|unit| *unit = unit.max(0.0));
+            (units, layer::<V, DOWN>(visits, &frees, free, self.write_free, self.bias))
+        }
     }
+}
 
-    fn sizes(&self, h: &[f32], threshold: &[f32], on: &[u8]) -> Result<Sizes> {
+impl Head for Halo<'_> {
+    fn sizes(&self) -> Option<Sizes> {
         let (free, tokens, blocks) =
             (self.offset_free.len(), self.bias.len(), self.write_panels.len() + 1);
         let (width, size) = (free + 1, tokens / blocks);
@@ -102,8 +82,7 @@ impl<'a> Head<'a> {
             panels.len() + 1 == blocks
                 && panels.iter().zip(1..).all(|(panel, g)| panel.len() == g * size * size)
         };
-        let fits = tokens > 0
-            && size * blocks == tokens
+        let fits = size * blocks == tokens
             && self.read_free.len() == width * free
             && self.read.len() == width * tokens
             && self.offset.len() == tokens
@@ -111,61 +90,18 @@ impl<'a> Head<'a> {
             && self.write_free.len() == free * tokens
             && self.write.len() == tokens * size
             && panels(&self.code_panels)
-            && panels(&self.write_panels)
-            && on.len().is_multiple_of(tokens)
-            && threshold.len() == on.len()
-            && h.len() == on.len() / tokens * width;
-        match fits {
-            true => Ok(Sizes { width, tokens, size }),
-            false => {
-                Err(Error::Shape(format!("a head of {tokens} tokens whose arrays do not fit")))
-            }
-        }
+            && panels(&self.write_panels);
+        fits.then_some(Sizes { width, tokens })
     }
 
-    fn sample_here(&self, sizes: &Sizes, h: &[f32], threshold: &[f32], on: &mut [u8]) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if std::is_x86_feature_detected!("avx512f") {
-                // SAFETY: the processor has just been seen to have it.
-                return unsafe { self.sample_avx512(sizes, h, threshold, on) };
-            }
-            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-                // SAFETY: the processor has just been seen to have both.
-                return unsafe { self.sample_avx2(sizes, h, threshold, on) };
-            }
-        }
-        // SAFETY: every processor has what this needs.
-        unsafe { self.sample_with::<Portable, 4>(sizes, h, threshold, on) };
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    fn sample_avx512(&self, sizes: &Sizes, h: &[f32], threshold: &[f32], on: &mut [u8]) {
-        // SAFETY: the caller has seen that the instructions are there.
-        unsafe { self.sample_with::<std::arch::x86_64::__m512, 8>(sizes, h, threshold, on) };
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    fn sample_avx2(&self, sizes: &Sizes, h: &[f32], threshold: &[f32], on: &mut [u8]) {
-        // SAFETY: the caller has seen that the instructions are there.
-        unsafe { self.sample_with::<std::arch::x86_64::__m256, 4>(sizes, h, threshold, on) };
-    }
-
-    /// See `sample`; `DOWN` visits share a tile of a product.
     #[inline(always)]
-    unsafe fn sample_with<V: Vector, const DOWN: usize>(
-        &self,
-        sizes: &Sizes,
-        h: &[f32],
-        threshold: &[f32],
-        on: &mut [u8],
-    ) {
-        let &Sizes { tokens, size, .. } = sizes;
+    unsafe fn sample_with<V: Vector, const DOWN: usize>(&self, visits: Visits<'_>) {
+        let Visits { h, threshold, on } = visits;
+        let tokens = self.bias.len();
+        let size = tokens / (self.write_panels.len() + 1);
         let visits = on.len() / tokens;
         // SAFETY: V is there.
-        let (mut units, mut logits) = unsafe { self.of_history::<V, DOWN>(sizes, h, visits) };
+        let (mut units, mut logits) = unsafe { self.of_history::<V, DOWN>(h, visits) };
         let mut drawn = vec![Vec::new(); visits];
         let mut early = vec![0.0; size];
         for start in (0..tokens).step_by(size) {
@@ -200,48 +136,6 @@ impl<'a> Head<'a> {
             }
         }
     }
-
-    /// What h alone gives the units, and the logits through the free units, both visits x V.
-    #[inline(always)]
-    unsafe fn of_history<V: Vector, const DOWN: usize>(
-        &self,
-        sizes: &Sizes,
-        h: &[f32],
-        visits: usize,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let width = sizes.width;
-        let h = Rows { values: h, stride: width };
-        // SAFETY: V is there.
-        unsafe {
-            let units = layer::<V, DOWN>(visits, &h, width, self.read, self.offset);
-            let mut free = layer::<V, DOWN>(visits, &h, width, self.read_free, self.offset_free);
-            free.iter_mut().for_each(|unit| *unit = unit.max(0.0));
-            let free = Rows { values: &free, stride: width - 1 };
-            (units, layer::<V, DOWN>(visits, &free, width - 1, self.write_free, self.bias))
-        }
-    }
-}
-
-/// Inputs x weights + offset.
-#[inline(always)]
-unsafe fn layer<V: Vector, const DOWN: usize>(
-    visits: usize,
-    inputs: &Rows<'_>,
-    depth: usize,
-    weights: &[f32],
-    offset: &[f32],
-) -> Vec<f32> {
-    let mut sums = offset.repeat(visits);
-    let mut to = RowsMut { values: &mut sums, stride: offset.len() };
-    // SAFETY: V is there.
-    unsafe { add_product::<V, DOWN>(visits, inputs, weights, depth, &mut to) };
-    sums
-}
-
-struct Sizes {
-    width: usize,
-    tokens: usize,
-    size: usize,
 }
 
 /// A block of one visit.

@@ -1,0 +1,135 @@
+//! Fine heads: visits drawn exactly, for one patient as for hundreds.
+//!
+//! Token j of a visit is on, 1, iff its logit given those before it is above its threshold. What
+//! every visit needs is a product for all of them at once, as fast as the processor multiplies;
+//! of what only some codes or hidden units do, only their rows of weights are read.
+#![allow(unsafe_code)]
+
+mod block;
+mod halo;
+mod product;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub use block::Block;
+pub use halo::Halo;
+
+use crate::{Error, Result};
+use product::{Rows, RowsMut, add_product};
+use std::thread;
+use vector::{Portable, Vector};
+
+/// Visits that are worth a thread.
+const SHARE: usize = 16;
+
+/// The layers of a head.
+pub trait Head: Sync {
+    /// None if the arrays do not fit each other.
+    fn sizes(&self) -> Option<Sizes>;
+
+    /// See `sample`; `DOWN` visits share a tile of a product.
+    ///
+    /// # Safety
+    /// The instructions of `V` must be there, and the arrays must fit.
+    unsafe fn sample_with<V: Vector, const DOWN: usize>(&self, visits: Visits<'_>);
+}
+
+/// Of a head.
+pub struct Sizes {
+    /// What is known before a visit has so many numbers.
+    pub width: usize,
+    /// Tokens of a visit.
+    pub tokens: usize,
+}
+
+/// Some visits: `h` has rows of a head's width, `threshold` and `on` of its tokens.
+pub struct Visits<'a> {
+    h: &'a [f32],
+    threshold: &'a [f32],
+    on: &'a mut [u8],
+}
+
+/// Draws visits: `h` is visits x width, `threshold` and `on` are visits x tokens.
+///
+/// A visit does not depend on the others, nor on the number of threads.
+///
+/// # Errors
+/// If the arrays do not fit each other.
+pub fn sample(
+    head: &impl Head,
+    h: &[f32],
+    threshold: &[f32],
+    on: &mut [u8],
+    threads: usize,
+) -> Result<()> {
+    let misfit = || Error::Shape("a head whose arrays do not fit each other".to_owned());
+    let Sizes { width, tokens } =
+        head.sizes().filter(|sizes| sizes.tokens > 0).ok_or_else(misfit)?;
+    let visits = on.len() / tokens;
+    if on.len() != visits * tokens || threshold.len() != on.len() || h.len() != visits * width {
+        return Err(Error::Shape(format!("visits that do not fit a head of {tokens} tokens")));
+    }
+    // Whole tiles, so that no thread has rows left over.
+    let share = visits.div_ceil(threads.max(1)).next_multiple_of(SHARE).max(SHARE);
+    let parts = h.chunks(share * width).zip(threshold.chunks(share * tokens));
+    let parts = parts.zip(on.chunks_mut(share * tokens));
+    let mut parts = parts.map(|((h, threshold), on)| Visits { h, threshold, on });
+    let first = parts.next();
+    thread::scope(|scope| {
+        for visits in parts {
+            scope.spawn(|| sample_here(head, visits));
+        }
+        if let Some(visits) = first {
+            sample_here(head, visits);
+        }
+    });
+    Ok(())
+}
+
+fn sample_here(head: &impl Head, visits: Visits<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been seen to have it.
+            return unsafe { sample_avx512(head, visits) };
+        }
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has just been seen to have both.
+            return unsafe { sample_avx2(head, visits) };
+        }
+    }
+    // SAFETY: every processor has what this needs.
+    unsafe { head.sample_with::<Portable, 4>(visits) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn sample_avx512(head: &impl Head, visits: Visits<'_>) {
+    // SAFETY: the caller has seen that the instructions are there.
+    unsafe { head.sample_with::<std::arch::x86_64::__m512, 8>(visits) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn sample_avx2(head: &impl Head, visits: Visits<'_>) {
+    // SAFETY: the caller has seen that the instructions are there.
+    unsafe { head.sample_with::<std::arch::x86_64::__m256, 4>(visits) };
+}
+
+/// Inputs x weights + offset, for so many rows of inputs, which are `depth` long.
+#[inline(always)]
+unsafe fn layer<V: Vector, const DOWN: usize>(
+    rows: usize,
+    inputs: &[f32],
+    depth: usize,
+    weights: &[f32],
+    offset: &[f32],
+) -> Vec<f32> {
+    let mut sums = offset.repeat(rows);
+    let inputs = Rows { values: inputs, stride: depth };
+    let mut to = RowsMut { values: &mut sums, stride: offset.len() };
+    // SAFETY: V is there.
+    unsafe { add_product::<V, DOWN>(rows, &inputs, weights, depth, &mut to) };
+    sums
+}
