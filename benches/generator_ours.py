@@ -71,13 +71,13 @@ def head(columns: int, width: int, visits: int, by_xla: bool) -> dict:
     blocks, size = config.blocks(codes)
     empty = nnx.eval_shape(lambda: HaloHead(blocks, size, width=width))
     halo = filled(empty, head_arrays(state, codes, config))
-    draw = halo.draw_by_xla if by_xla else halo.draw
+    draw = Layers.draw_by_xla if by_xla else Layers.draw
     h_ND = jnp.asarray(inputs.history(visits, width))
     by_column = inputs.thresholds(visits, columns)
     threshold_NV = np.zeros((visits, blocks * size), np.float32)
     threshold_NV[:, :codes], threshold_NV[:, -1] = by_column[:, :codes], by_column[:, -2]
     threshold_NV = jnp.asarray(threshold_NV)
-    x_NV = np.asarray(draw(h_ND, threshold_NV))
+    x_NV = np.asarray(draw(halo, h_ND, threshold_NV))
     ours = np.zeros((visits, columns), np.float32)
     ours[:, :codes], ours[:, -2] = x_NV[:, :codes], x_NV[:, -1]
     np.save(sys.argv[5], ours)
@@ -90,11 +90,13 @@ def head(columns: int, width: int, visits: int, by_xla: bool) -> dict:
     }
     weights["head.bias_GB"] = head_arrays(state, codes, config)["head.bias_GB"]
     nade = filled(empty, weights)
+    other = Layers.draw if by_xla else Layers.draw_by_xla
+    assert np.array_equal(draw(nade, h_ND, threshold_NV), other(nade, h_ND, threshold_NV))
     x_NV = jnp.asarray(x_NV)
     timed = {
-        "halo": seconds(lambda: draw(h_ND, threshold_NV)),
+        "halo": seconds(lambda: draw(halo, h_ND, threshold_NV)),
         "halo_packed_pass": seconds(lambda: halo.score(h_ND, x_NV)),
-        "block": seconds(lambda: nade.draw(h_ND, threshold_NV)),
+        "block": seconds(lambda: draw(nade, h_ND, threshold_NV)),
         "block_pass": seconds(lambda: nade.score(h_ND, x_NV)),
     }
     both = [jnp.asarray(np.tril(state[f"ehr_head.{name}.weight"]).T) for name in ("auto1", "auto2")]

@@ -1,9 +1,9 @@
-"""Visits from HALO's head by the core against those by XLA, on one core, for few and many patients.
+"""Visits from both heads by the core against those by XLA, on one core, for few and many patients.
 
-    taskset -c 0 python benches/halo_visit.py [--columns 1301] [--turns 3]
+    taskset -c 0 python benches/head_visit.py [--columns 1301] [--turns 3]
 
 Both draw from the weights and thresholds of benches/generator.py, in turns; the visits are held
-against each other first. Beside them XLA's visits from the `block` head.
+against each other first.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import defaultdict
 
 import numpy as np
 
@@ -28,19 +29,18 @@ def main() -> None:
 
 def row(columns: int, visits: int, turns: int) -> dict[str, str | int]:
     """Least milliseconds of each."""
-    taken: dict[str, list[float]] = {"core": [], "xla": [], "block": []}
+    taken: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         drawn = {by: f"{folder}/{by}.npy" for by in ("core", "xla")}
         for _ in range(turns):
             for by, path in drawn.items():
                 size = [str(columns), str(generator.WIDTH), str(visits)]
                 ours = generator.run(sys.executable, "generator_ours.py", by, *size, path)
-                taken[by].append(ours["halo"])
-                taken["block"].append(ours["block"])
+                for head in ("halo", "block"):
+                    taken[f"`{head}`, {by}"].append(ours[head])
         core, xla = (np.load(path) for path in drawn.values())
     assert np.array_equal(core, xla), f"{(core != xla).any(1).sum()} visits differ"
-    names = {"core": "`halo`, core", "xla": "`halo`, XLA", "block": "`block`, XLA"}
-    least = {names[by]: f"{1000 * min(seconds):.2f} ms" for by, seconds in taken.items()}
+    least = {name: f"{1000 * min(seconds):.2f} ms" for name, seconds in sorted(taken.items())}
     return {"visits at once": visits, **least}
 
 
