@@ -3,7 +3,7 @@
     taskset -c 0 python benches/head_visit.py [--columns 1301] [--turns 3]
 
 Both draw from the weights and thresholds of benches/generator.py, in turns; the visits are held
-against each other first.
+against each other, those of `block` in every process.
 """
 
 from __future__ import annotations

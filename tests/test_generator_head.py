@@ -76,14 +76,15 @@ def test_probabilities_of_all_visits_sum_to_one(kind, block):
 
 
 @both
+@pytest.mark.parametrize("by", ["sample", "sample_by_xla"])
 @pytest.mark.parametrize(("tokens", "block"), [(7, 3), (50, 16), (50, 64)])
-def test_sampler_equals_one_code_at_a_time(kind, tokens, block):
+def test_sampler_equals_one_code_at_a_time(kind, by, tokens, block):
     head = random_head(tokens, block, kind=kind, spread=0.6)
     h_ND = jax.random.normal(jax.random.key(1), (256, 8))
     visit_N = jnp.arange(256)
     tokens = head.tokens
     threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, tokens)
-    x_NV = np.asarray(jax.jit(lambda head, h, t: head.sample(h, t))(head, h_ND, threshold_NV))
+    x_NV = np.asarray(jax.jit(lambda head, h, t: getattr(head, by)(h, t))(head, h_ND, threshold_NV))
     np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
     alone_NV = np.asarray(head.logits(h_ND, jnp.zeros((256, tokens))) > threshold_NV)
     assert np.any(x_NV != alone_NV, axis=1).mean() > 0.2, "the codes must depend on each other"
@@ -95,7 +96,7 @@ def test_sampler_equals_one_code_at_a_time(kind, tokens, block):
 def test_the_core_draws_what_xla_draws(kind, bias, visits):
     """On a CPU it draws instead of it, sparse visits as those of very many codes."""
     head = random_head(240, 24, spread=0.15, kind=kind)
-    head.bias_GB[...] = head.bias_GB[...] + bias
+    head.bias_GB[...] = (head.bias_GB[...] + bias).at[:, 5].set(-jnp.inf)
     h_ND = jax.random.normal(jax.random.key(1), (visits, 8))
     visit_N = jnp.arange(visits)
     threshold_NV = thresholds(jax.random.key(2), visit_N, visit_N, head.tokens)
@@ -105,6 +106,16 @@ def test_the_core_draws_what_xla_draws(kind, bias, visits):
     by_xla = jax.jit(lambda head, h, t: head.sample_by_xla(h, t))
     np.testing.assert_array_equal(x_NV, by_xla(head, h_ND, threshold_NV))
     np.testing.assert_array_equal(x_NV, one_code_at_a_time(head, h_ND, threshold_NV))
+
+
+@both
+def test_who_has_no_number_has_no_codes(kind):
+    """As by XLA, though biases alone would give some: trouble must not look like a visit."""
+    head = random_head(24, 8, kind=kind)
+    h_ND = jnp.ones((3, 8)).at[1, 2].set(jnp.nan)
+    for by in ("sample", "sample_by_xla"):
+        x_NV = np.asarray(getattr(head, by)(h_ND, jnp.zeros((3, head.tokens))))
+        assert x_NV.any(axis=1).tolist() == [True, False, True], by
 
 
 @both

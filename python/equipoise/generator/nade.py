@@ -51,15 +51,7 @@ class BlockHead(nnx.Module):
 
     def sample(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:
         """See `Head.sample` and `in_core.sample`."""
-        weights = (
-            self.read_DH,
-            self.code_GBH,
-            self.offset_GH,
-            self.write_GHB,
-            self.bias_GB,
-            self.direct_GBB,
-        )
-        arrays = [param[...] for param in weights]
+        arrays = [self.read_DH[...], *self._blocks()]
         return in_core.sample(in_core.BLOCK, arrays, h_ND, threshold_NV, self.sample_by_xla)
 
     def sample_by_xla(self, h_ND: jax.Array, threshold_NV: jax.Array) -> jax.Array:

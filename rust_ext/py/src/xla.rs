@@ -4,7 +4,7 @@
 //! of jaxlib, version 0.1), which are written down here as far as they are read.
 #![allow(unsafe_code)]
 
-use equipoise_core::heads::{self, Block, Halo, Head};
+use equipoise_core::heads::{self, Block, Halo, Head, LAYERS};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -172,13 +172,13 @@ type Draw = fn(&[&[f32]], Visits<'_>) -> Result<(), String>;
 
 fn draw_halo(weights: &[&[f32]], visits: Visits<'_>) -> Result<(), String> {
     let Some((layers, panels)) = weights.split_first_chunk() else {
-        return Err(format!("want more arrays of weights than {}", weights.len()));
+        return Err(format!("want at least {LAYERS} arrays of weights, got {}", weights.len()));
     };
     visits.draw(&Halo::new(*layers, panels))
 }
 
 fn draw_block(weights: &[&[f32]], visits: Visits<'_>) -> Result<(), String> {
-    let want = |_| format!("want other arrays of weights than these {}", weights.len());
+    let want = |_| format!("want 6 arrays of weights, got {}", weights.len());
     visits.draw(&Block::new(weights.try_into().map_err(want)?))
 }
 

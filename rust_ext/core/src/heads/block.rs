@@ -1,12 +1,12 @@
 //! Block-NADE.
 //!
-//! The formulas are those of `equipoise.generator.head.BlockHead`, whose arrays these are. Hidden
+//! The formulas are those of `equipoise.generator.nade`, whose arrays these are. Hidden
 //! units to logits is a product for all visits, block by block; of the codes only those that are
 //! drawn cost rows of weights.
 
 use super::product::add_rows;
 use super::vector::Vector;
-use super::{Head, Sizes, Visits, layer};
+use super::{Head, Sizes, Visits, layer, relu};
 
 /// Weights of width D and H hidden units, the tokens V in G blocks of B.
 pub struct Block<'a> {
@@ -60,7 +60,7 @@ impl Head for Block<'_> {
         for (block, offset) in self.offset.chunks_exact(hidden).enumerate() {
             for (units, early) in units.chunks_mut(hidden).zip(early.chunks(hidden)) {
                 for ((unit, early), offset) in units.iter_mut().zip(early).zip(offset) {
-                    *unit = (early + offset).max(0.0);
+                    *unit = relu(early + offset);
                 }
             }
             let start = block * size;

@@ -6,7 +6,7 @@
 
 use super::product::{Rows, RowsMut, add_product, add_rows};
 use super::vector::Vector;
-use super::{Head, Sizes, Visits, layer};
+use super::{Head, Sizes, Visits, layer, relu};
 
 /// Arrays of the head beside its panels.
 pub const LAYERS: usize = 8;
@@ -67,7 +67,7 @@ impl<'a> Halo<'a> {
         unsafe {
             let units = layer::<V, DOWN>(visits, h, width, self.read, self.offset);
             let mut frees = layer::<V, DOWN>(visits, h, width, self.read_free, self.offset_free);
-            frees.iter_mut().for_each(|unit| *unit = unit.max(0.0));
+            frees.iter_mut().for_each(|unit| *unit = relu(*unit));
             (units, layer::<V, DOWN>(visits, &frees, free, self.write_free, self.bias))
         }
     }
@@ -158,9 +158,9 @@ impl Visit<'_> {
             // From the vector on that holds the token: what is before it is settled.
             let from = token / V::SIZE * V::SIZE;
             let row = token * size + from..(token + 1) * size;
-            let unit = self.early[token].max(0.0);
+            let unit = relu(self.early[token]);
             self.units[token] = unit;
-            if unit > 0.0 {
+            if unit != 0.0 {
                 // SAFETY: V is there.
                 unsafe {
                     add_rows::<V, 1>([&write[row.clone()]], [unit], &mut self.logits[from..])

@@ -13,7 +13,7 @@ mod tests;
 mod vector;
 
 pub use block::Block;
-pub use halo::Halo;
+pub use halo::{Halo, LAYERS};
 
 use crate::{Error, Result};
 use product::{Rows, RowsMut, add_product};
@@ -65,7 +65,7 @@ pub fn sample(
 ) -> Result<()> {
     let misfit = || Error::Shape("a head whose arrays do not fit each other".to_owned());
     let Sizes { width, tokens } =
-        head.sizes().filter(|sizes| sizes.tokens > 0).ok_or_else(misfit)?;
+        head.sizes().filter(|sizes| sizes.width > 0 && sizes.tokens > 0).ok_or_else(misfit)?;
     let visits = on.len() / tokens;
     if on.len() != visits * tokens || threshold.len() != on.len() || h.len() != visits * width {
         return Err(Error::Shape(format!("visits that do not fit a head of {tokens} tokens")));
@@ -115,6 +115,11 @@ fn sample_avx512(head: &impl Head, visits: Visits<'_>) {
 fn sample_avx2(head: &impl Head, visits: Visits<'_>) {
     // SAFETY: the caller has seen that the instructions are there.
     unsafe { head.sample_with::<std::arch::x86_64::__m256, 4>(visits) };
+}
+
+/// At least 0, and not a number where it was none: what XLA makes of that is no code.
+fn relu(unit: f32) -> f32 {
+    if unit < 0.0 { 0.0 } else { unit }
 }
 
 /// Inputs x weights + offset, for so many rows of inputs, which are `depth` long.

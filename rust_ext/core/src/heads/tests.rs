@@ -1,7 +1,6 @@
 //! Heads against their formulas.
 #![allow(unsafe_code)]
 
-use super::halo::LAYERS;
 use super::*;
 
 /// Numbers in (-1/2, 1/2).
@@ -189,6 +188,9 @@ fn refuses_arrays_that_do_not_fit() {
     assert!(sample(&halo.head(), &[], &[], &mut [], 3).is_ok(), "no visits are none");
     let block = BlockArrays::new(5, 4, 3, 7, &mut Random(4));
     assert!(sample(&block.head(), &h, &threshold, &mut on, 1).is_ok());
+    let nothing = [0, 84, 12, 84, 21, 147].map(|length| vec![0.0; length]);
+    let head = Block::new(nothing.each_ref().map(Vec::as_slice));
+    assert!(sample(&head, &[], &threshold, &mut on, 1).is_err(), "a width of 0");
     for place in 0..6 {
         let mut layers = block.layers.each_ref().map(Vec::as_slice);
         layers[place] = &layers[place][1..];
