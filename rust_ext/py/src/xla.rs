@@ -4,7 +4,7 @@
 //! of jaxlib, version 0.1), which are written down here as far as they are read.
 #![allow(unsafe_code)]
 
-use equipoise_core::heads::{self, Block, Halo, Head, LAYERS};
+use equipoise_core::heads::{self, Block, HALO_LAYERS, Halo, Head, Visits};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -151,35 +151,28 @@ fn capsule(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyCapsule>> {
     }
 }
 
-/// What is to be drawn.
-struct Visits<'a> {
-    h: &'a [f32],
-    threshold: &'a [f32],
-    on: &'a mut [u8],
-}
-
-impl Visits<'_> {
-    fn draw(self, head: &impl Head) -> Result<(), String> {
-        static THREADS: LazyLock<usize> =
-            LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
-        let drawn = heads::sample(head, self.h, self.threshold, self.on, *THREADS);
-        drawn.map_err(|error| error.to_string())
-    }
-}
-
 /// Draws visits by the head of these weights.
 type Draw = fn(&[&[f32]], Visits<'_>) -> Result<(), String>;
 
+fn draw(head: &impl Head, visits: Visits<'_>) -> Result<(), String> {
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    heads::sample(head, visits, *THREADS).map_err(|error| error.to_string())
+}
+
 fn draw_halo(weights: &[&[f32]], visits: Visits<'_>) -> Result<(), String> {
     let Some((layers, panels)) = weights.split_first_chunk() else {
-        return Err(format!("want at least {LAYERS} arrays of weights, got {}", weights.len()));
+        return Err(format!(
+            "want at least {HALO_LAYERS} arrays of weights, got {}",
+            weights.len()
+        ));
     };
-    visits.draw(&Halo::new(*layers, panels))
+    draw(&Halo::new(*layers, panels), visits)
 }
 
 fn draw_block(weights: &[&[f32]], visits: Visits<'_>) -> Result<(), String> {
     let want = |_| format!("want 6 arrays of weights, got {}", weights.len());
-    visits.draw(&Block::new(weights.try_into().map_err(want)?))
+    draw(&Block::new(weights.try_into().map_err(want)?), visits)
 }
 
 /// Null, or XLA's error.

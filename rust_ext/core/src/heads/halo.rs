@@ -9,7 +9,7 @@ use super::vector::Vector;
 use super::{Head, Sizes, Visits, layer, relu};
 
 /// Arrays of the head beside its panels.
-pub const LAYERS: usize = 8;
+pub const HALO_LAYERS: usize = 8;
 
 /// Weights of D x V and Q = D - 1 free units, the tokens V in G blocks of B.
 pub struct Halo<'a> {
@@ -37,7 +37,7 @@ pub struct Halo<'a> {
 
 impl<'a> Halo<'a> {
     /// The fields in their order; `panels` are those of codes, then those of units.
-    pub fn new(layers: [&'a [f32]; LAYERS], panels: &[&'a [f32]]) -> Self {
+    pub fn new(layers: [&'a [f32]; HALO_LAYERS], panels: &[&'a [f32]]) -> Self {
         let [read_free, offset_free, read, offset, code, write_free, write, bias] = layers;
         let (code_panels, write_panels) = panels.split_at(panels.len() / 2);
         Self {

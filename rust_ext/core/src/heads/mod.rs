@@ -13,7 +13,7 @@ mod tests;
 mod vector;
 
 pub use block::Block;
-pub use halo::{Halo, LAYERS};
+pub use halo::{HALO_LAYERS, Halo};
 
 use crate::{Error, Result};
 use product::{Rows, RowsMut, add_product};
@@ -45,24 +45,22 @@ pub struct Sizes {
 
 /// Some visits: `h` has rows of a head's width, `threshold` and `on` of its tokens.
 pub struct Visits<'a> {
-    h: &'a [f32],
-    threshold: &'a [f32],
-    on: &'a mut [u8],
+    /// What is known before each.
+    pub h: &'a [f32],
+    /// What a logit must be above.
+    pub threshold: &'a [f32],
+    /// What is drawn: 1 or 0.
+    pub on: &'a mut [u8],
 }
 
-/// Draws visits: `h` is visits x width, `threshold` and `on` are visits x tokens.
+/// Draws visits.
 ///
 /// A visit does not depend on the others, nor on the number of threads.
 ///
 /// # Errors
 /// If the arrays do not fit each other.
-pub fn sample(
-    head: &impl Head,
-    h: &[f32],
-    threshold: &[f32],
-    on: &mut [u8],
-    threads: usize,
-) -> Result<()> {
+pub fn sample(head: &impl Head, visits: Visits<'_>, threads: usize) -> Result<()> {
+    let Visits { h, threshold, on } = visits;
     let misfit = || Error::Shape("a head whose arrays do not fit each other".to_owned());
     let Sizes { width, tokens } =
         head.sizes().filter(|sizes| sizes.width > 0 && sizes.tokens > 0).ok_or_else(misfit)?;

@@ -26,7 +26,9 @@ fn draws(head: &impl Head, one: impl Fn(&[f32], &[f32]) -> Vec<u8>, random: &mut
     let want: Vec<u8> = each.flat_map(|(h, threshold)| one(h, threshold)).collect();
     for threads in [1, 2, 5] {
         let mut on = vec![2; 37 * tokens];
-        assert!(sample(head, &h, &threshold, &mut on, threads).is_ok());
+        assert!(
+            sample(head, Visits { h: &h, threshold: &threshold, on: &mut on }, threads).is_ok()
+        );
         assert_eq!(on, want);
     }
     let mut on = vec![2; 37 * tokens];
@@ -55,7 +57,7 @@ struct HaloArrays {
     width: usize,
     tokens: usize,
     size: usize,
-    layers: [Vec<f32>; LAYERS],
+    layers: [Vec<f32>; HALO_LAYERS],
     code_panels: Vec<Vec<f32>>,
     write_panels: Vec<Vec<f32>>,
 }
@@ -179,23 +181,39 @@ fn block_draws_what_the_formulas_say_for_any_company() {
 fn refuses_arrays_that_do_not_fit() {
     let halo = HaloArrays::new(5, 3, 7, &mut Random(3));
     let (h, threshold, mut on) = (vec![0.0; 10], vec![0.0; 42], vec![0; 42]);
-    assert!(sample(&halo.head(), &h, &threshold, &mut on, 1).is_ok());
-    assert!(sample(&halo.head(), &h[1..], &threshold, &mut on, 1).is_err());
-    assert!(sample(&halo.head(), &h, &threshold[1..], &mut on, 1).is_err());
+    assert!(sample(&halo.head(), Visits { h: &h, threshold: &threshold, on: &mut on }, 1).is_ok());
+    assert!(
+        sample(&halo.head(), Visits { h: &h[1..], threshold: &threshold, on: &mut on }, 1).is_err()
+    );
+    assert!(
+        sample(&halo.head(), Visits { h: &h, threshold: &threshold[1..], on: &mut on }, 1).is_err()
+    );
     let mut head = halo.head();
     head.write_panels.pop();
-    assert!(sample(&head, &h, &threshold, &mut on, 1).is_err());
-    assert!(sample(&halo.head(), &[], &[], &mut [], 3).is_ok(), "no visits are none");
+    assert!(sample(&head, Visits { h: &h, threshold: &threshold, on: &mut on }, 1).is_err());
+    assert!(
+        sample(&halo.head(), Visits { h: &[], threshold: &[], on: &mut [] }, 3).is_ok(),
+        "no visits are none"
+    );
     let block = BlockArrays::new(5, 4, 3, 7, &mut Random(4));
-    assert!(sample(&block.head(), &h, &threshold, &mut on, 1).is_ok());
+    assert!(sample(&block.head(), Visits { h: &h, threshold: &threshold, on: &mut on }, 1).is_ok());
     let nothing = [0, 84, 12, 84, 21, 147].map(|length| vec![0.0; length]);
     let head = Block::new(nothing.each_ref().map(Vec::as_slice));
-    assert!(sample(&head, &[], &threshold, &mut on, 1).is_err(), "a width of 0");
+    assert!(
+        sample(&head, Visits { h: &[], threshold: &threshold, on: &mut on }, 1).is_err(),
+        "a width of 0"
+    );
     for place in 0..6 {
         let mut layers = block.layers.each_ref().map(Vec::as_slice);
         layers[place] = &layers[place][1..];
-        assert!(sample(&Block::new(layers), &h, &threshold, &mut on, 1).is_err());
+        assert!(
+            sample(&Block::new(layers), Visits { h: &h, threshold: &threshold, on: &mut on }, 1)
+                .is_err()
+        );
         layers[place] = &[];
-        assert!(sample(&Block::new(layers), &h, &threshold, &mut on, 1).is_err());
+        assert!(
+            sample(&Block::new(layers), Visits { h: &h, threshold: &threshold, on: &mut on }, 1)
+                .is_err()
+        );
     }
 }
