@@ -25,6 +25,7 @@ ONE_THREAD: Final = {
     "MKL_NUM_THREADS": "1",
     "POLARS_MAX_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
+    "EQUIPOISE_THREADS": "1",
 }
 #: The same for XLA, beside what flags there are.
 _XLA: Final = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

@@ -26,6 +26,14 @@ fn build(py: Python<'_>, report: Report) -> PyResult<PyErr> {
     Ok(PyErr::from_value(class.call((), Some(&parts))?))
 }
 
+/// So many are started at most, whatever is asked for: the system may refuse more.
+const MOST_THREADS: usize = 256;
+
+/// As many threads as are asked for, within reason.
+pub fn threads_of(asked: usize) -> usize {
+    asked.clamp(1, MOST_THREADS)
+}
+
 /// Runs `work` without the GIL; meanwhile Ctrl-C is heard, and `progress(done, total)` called.
 pub fn run<T: Send>(
     py: Python<'_>,
@@ -44,7 +52,7 @@ pub fn run<T: Send>(
             raised = told.err();
             raised.is_none()
         };
-        work(&mut Run { threads, block, progress: &mut tell })
+        work(&mut Run { threads: threads_of(threads), block, progress: &mut tell })
     });
     match (raised, outcome) {
         (Some(error), _) => Err(error),

@@ -1,6 +1,6 @@
 //! Deciles and encoding.
 
-use crate::convert::data_error;
+use crate::convert::{data_error, threads_of};
 use equipoise_core::deciles::CUTS;
 use equipoise_core::encode::{CodesIn, LabsIn};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
@@ -23,7 +23,9 @@ pub fn deciles<'py>(
     let (labs, values, slots) = (labs.as_slice()?, values.as_slice()?, slots.as_slice()?);
     let (sizes, wanted) = (sizes.as_slice()?, sizes.len()?);
     let made = py
-        .detach(|| equipoise_core::deciles::deciles(labs, values, slots, sizes, threads))
+        .detach(|| {
+            equipoise_core::deciles::deciles(labs, values, slots, sizes, threads_of(threads))
+        })
         .map_err(|error| data_error(py, &error))?;
     let cuts = made.iter().flat_map(|(cuts, _)| *cuts).collect::<Vec<f64>>().into_pyarray(py);
     let filled = made.iter().flat_map(|(_, bins)| *bins).collect::<Vec<bool>>().into_pyarray(py);
@@ -77,7 +79,7 @@ pub fn encode<'py>(
         columns,
     };
     let (offsets, columns) = py
-        .detach(|| equipoise_core::encode::encode(&codes, &labs, threads))
+        .detach(|| equipoise_core::encode::encode(&codes, &labs, threads_of(threads)))
         .map_err(|error| data_error(py, &error))?;
     Ok((offsets.into_pyarray(py), columns.into_pyarray(py)))
 }

@@ -4,16 +4,18 @@
 //! of jaxlib, version 0.1), which are written down here as far as they are read.
 #![allow(unsafe_code)]
 
+use crate::convert::threads_of;
 use equipoise_core::heads::{self, Block, HALO_LAYERS, Halo, Head, Visits};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
-use std::{ptr, slice, thread};
+use std::{env, ptr, slice, thread};
 
 const VERSION: (c_int, c_int) = (0, 1);
 const METADATA: c_int = 1;
+const BUFFER: c_int = 1;
 const PRED: c_int = 1;
 const F32: c_int = 11;
 const INTERNAL: c_int = 13;
@@ -93,19 +95,35 @@ struct CallFrame {
     results: Buffers,
 }
 
+/// An error if a struct of XLA's is smaller than what is read of it here: of another version.
+fn whole<T>(struct_size: usize) -> Result<(), String> {
+    if struct_size < size_of::<T>() {
+        return Err(format!("a struct of XLA's has {struct_size} bytes: another version of it"));
+    }
+    Ok(())
+}
+
 impl Buffers {
     /// Each as items of `dtype`, which are `T`.
     ///
     /// # Safety
     /// They must be what XLA hands over, and `T` what `dtype` says.
     unsafe fn each<T>(&self, dtype: c_int) -> Result<Vec<(*mut T, usize)>, String> {
+        whole::<Self>(self.struct_size)?;
         if self.length == 0 {
             return Ok(Vec::new());
         }
-        // SAFETY: XLA's list has so many buffers, each with so many dimensions.
-        let buffers = unsafe { slice::from_raw_parts(self.buffers, self.length as usize) };
+        let length = self.length as usize;
+        // SAFETY: XLA's lists are so long, and each buffer has so many dimensions.
+        let (kinds, buffers) = unsafe {
+            (slice::from_raw_parts(self.kinds, length), slice::from_raw_parts(self.buffers, length))
+        };
+        if let Some(kind) = kinds.iter().find(|&&kind| kind != BUFFER) {
+            return Err(format!("want buffers, got an argument of kind {kind}"));
+        }
         let of = |&buffer: &*const Buffer| {
             let buffer = unsafe { &*buffer };
+            whole::<Buffer>(buffer.struct_size)?;
             if buffer.dtype != dtype {
                 return Err(format!("want a buffer of type {dtype}, got {}", buffer.dtype));
             }
@@ -151,12 +169,16 @@ fn capsule(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyCapsule>> {
     }
 }
 
+/// How many threads draw: `EQUIPOISE_THREADS`, or as many as there are processors.
+static THREADS: LazyLock<usize> = LazyLock::new(|| {
+    let asked = env::var("EQUIPOISE_THREADS").ok().and_then(|text| text.parse().ok());
+    threads_of(asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)))
+});
+
 /// Draws visits by the head of these weights.
 type Draw = fn(&[&[f32]], Visits<'_>) -> Result<(), String>;
 
 fn draw(head: &impl Head, visits: Visits<'_>) -> Result<(), String> {
-    static THREADS: LazyLock<usize> =
-        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     heads::sample(head, visits, *THREADS).map_err(|error| error.to_string())
 }
 
@@ -208,6 +230,7 @@ unsafe fn handle(frame: *mut CallFrame, draw: Draw) -> *mut c_void {
 }
 
 unsafe fn sample(frame: &CallFrame, draw: Draw) -> Result<(), String> {
+    whole::<CallFrame>(frame.struct_size)?;
     // SAFETY: XLA's buffers live for the call, results are ours alone, and PRED is a byte.
     let (floats, results) = unsafe {
         let floats = frame.arguments.each::<f32>(F32)?.into_iter();

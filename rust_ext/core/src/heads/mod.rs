@@ -31,7 +31,7 @@ pub trait Head: Sync {
     /// See `sample`; `DOWN` visits share a tile of a product.
     ///
     /// # Safety
-    /// The instructions of `V` must be there, and the arrays must fit.
+    /// The instructions of `V` must be there. Arrays that do not fit make it panic.
     unsafe fn sample_with<V: Vector, const DOWN: usize>(&self, visits: Visits<'_>);
 }
 

@@ -3,7 +3,6 @@
 //!
 //! Every sum is added up in the order of its inputs, so that it does not depend on how many rows of
 //! inputs there are.
-#![allow(unsafe_code)]
 
 use super::vector::Vector;
 use std::ops::Range;

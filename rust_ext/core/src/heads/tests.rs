@@ -1,5 +1,4 @@
 //! Heads against their formulas.
-#![allow(unsafe_code)]
 
 use super::*;
 

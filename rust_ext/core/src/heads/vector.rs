@@ -1,5 +1,4 @@
 //! Floats side by side, by the widest instructions that a function was compiled for.
-#![allow(unsafe_code)]
 
 /// Its functions are inlined into ones that were compiled for the instructions they are made of, and
 /// take pointers to `SIZE` floats, of which only those of a mask are touched where there is one.

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use super::simd::{RowEnd, mark};
 use super::spans::{Picks, RowMarks, Work, run};
 use super::word::Word;
-use super::{Sink, find_column};
+use super::{NAME, Sink, find_column, is_name};
 
 /// A longer row is refused: real ones have some hundred bytes, and an open quote eats the file.
 pub const LONGEST_ROW: usize = 16 << 20;
@@ -246,6 +246,16 @@ impl<'a> Row<'a> {
             Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).ok(),
         };
         checked.filter(|text| !text.contains('\0')).ok_or_else(|| self.wrong(column, "UTF-8 text"))
+    }
+
+    /// The field of `column` as a part of a name.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it is no text, or holds what parts are separated by.
+    #[inline]
+    pub fn name(&self, column: usize) -> Result<Cow<'a, str>> {
+        let text = self.text(column)?;
+        if is_name(text.as_bytes()) { Ok(text) } else { Err(self.wrong(column, NAME)) }
     }
 
     /// The error that the field of `column` is not `want`.

@@ -3,8 +3,7 @@
 //! Checksums are not computed here but by whoever takes the text, on another thread: inflating is
 //! what everything waits for.
 //!
-//! One of four files with `unsafe` (`simd`, `spans`, `memory`): ISA-L is C, so its state is a struct of raw pointers.
-//! They are set anew from slices before each call, and no pointer outlives the call it was set for.
+//! ISA-L is C, so its state is a struct of raw pointers, for which this needs `unsafe`. They are set anew from slices before each call, and no pointer outlives the call it was set for.
 #![allow(unsafe_code)]
 
 use isal_sys::igzip_lib as isal;

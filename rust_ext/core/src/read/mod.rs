@@ -93,6 +93,16 @@ pub struct Run<'a> {
     pub progress: &'a mut dyn FnMut(u64, u64) -> bool,
 }
 
+/// Between the parts of a name (a code and its version, a lab and its unit).
+pub const SEPARATOR: u8 = 0x1f;
+
+/// What a part of a name has to be, and whether it is.
+pub(crate) const NAME: &str = "text without U+001F or NUL";
+
+pub(crate) fn is_name(text: &[u8]) -> bool {
+    memchr::memchr2(SEPARATOR, 0, text).is_none()
+}
+
 /// Positions in a block are 32 bits wide, with room for a long row.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -128,6 +138,13 @@ impl Shared {
 
     fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Leaves a unit unread, and lets go of who waits for its end.
+    fn pass_over(&self, unit: &Unit) {
+        if let Unit::Text { file, chunk } = unit {
+            self.texts[*file].lose(*chunk);
+        }
     }
 
     /// The error of a unit whose reader panicked; who waits for that unit's end is let go.
@@ -216,9 +233,8 @@ fn on_threads<S: Sink>(
                         failure = earlier(failure, Some((0, Error::Stopped)));
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err(Error::Shape("a reading thread ended unexpectedly".into()));
-                }
+                // A thread panicked: so does the end of this scope.
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
         match failure {
@@ -250,6 +266,7 @@ fn work<S: Sink>(
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         let Some(unit) = shared.units.get(number) else { return Ok(()) };
         if shared.stopped() {
+            shared.pass_over(unit);
             return Ok(());
         }
         let outcome = caught(|| match unit {
@@ -344,6 +361,31 @@ mod tests {
                 assert!(got.contains("index out of bounds"), "{name}, {threads} threads: {got}");
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn who_is_stopped_with_a_stretch_in_hand_lets_go_of_who_waits_for_it()
+    -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let folder = Scratch::new(&std::env::temp_dir(), "waiting")?;
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, format!("a,b\n{}", "1,2\n".repeat(250)))?;
+        let table = Table { files: vec![path], columns: vec!["a".to_owned()] };
+        let Cut { units, texts, parquets, .. } = cut(&table, 64)?;
+        let (next, stop, done) = (AtomicUsize::new(1), AtomicBool::new(false), AtomicU64::new(0));
+        let shared = Shared { units, texts, parquets, next, stop, done, block: 64 };
+        std::thread::scope(|scope| {
+            // It has stretch 1, and will wait for the end of stretch 0.
+            let waiting = scope.spawn(|| work(&shared, &table, false, &mut Slow));
+            while shared.next.load(Ordering::Relaxed) == 1 {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            shared.stop.store(true, Ordering::Relaxed);
+            shared.next.store(0, Ordering::Relaxed);
+            assert!(work(&shared, &table, false, &mut Slow).is_ok());
+            assert!(matches!(waiting.join(), Ok(Err((1, Error::Stopped)))));
+        });
         Ok(())
     }
 

@@ -152,7 +152,10 @@ pub fn parse_id(text: &[u8]) -> Option<i64> {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),
     };
-    if digits.is_empty() || digits.len() > 18 {
+    if digits.len() > 18 {
+        return parse_long_id(text);
+    }
+    if digits.is_empty() {
         return None;
     }
     let mut id = 0_i64;
@@ -170,10 +173,20 @@ pub fn parse_id(text: &[u8]) -> Option<i64> {
     Some(if negative { -id } else { id })
 }
 
-/// Reads `YYYY-MM-DD`, `YYYY-MM-DD HH:MM` or `YYYY-MM-DD HH:MM:SS` (or with a `T`, or a fraction) as microseconds since
-/// 1970; `None` for anything else.
+#[cold]
+fn parse_long_id(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, zeros) = text.split_once('.').unwrap_or((text, ""));
+    // Rust's own parser would take a plus sign, too.
+    let digits = whole.strip_prefix('-').unwrap_or(whole).bytes().all(|byte| byte.is_ascii_digit());
+    (digits && zeros.bytes().all(|byte| byte == b'0')).then(|| whole.parse().ok())?
+}
+
+/// Reads `YYYY-MM-DD`, `YYYY-MM-DD HH:MM` or `YYYY-MM-DD HH:MM:SS` (or with a `T`, a fraction, a `Z`) as microseconds
+/// since 1970, what is finer being cut off; `None` for anything else.
 #[must_use]
 pub fn parse_time(text: &[u8]) -> Option<i64> {
+    let text = if text.len() > 16 { text.strip_suffix(b"Z").unwrap_or(text) } else { text };
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
         digits.iter().all(u8::is_ascii_digit).then(|| parse_id(digits))?
@@ -199,9 +212,9 @@ pub fn parse_time(text: &[u8]) -> Option<i64> {
         return None;
     }
     let micros = match text.get(19..) {
-        None | Some([] | [b'Z']) => 0,
-        Some([b'.', fraction @ ..]) if fraction.len() <= 6 && !fraction.is_empty() => {
-            number(20..text.len())? * 10_i64.pow(6 - fraction.len() as u32)
+        None | Some([]) => 0,
+        Some([b'.', fraction @ ..]) if (1..=9).contains(&fraction.len()) => {
+            number(20..text.len())? * 10_i64.pow(9 - fraction.len() as u32) / 1000
         }
         _ => return None,
     };
@@ -272,6 +285,11 @@ mod tests {
     fn reads_ids_and_times() {
         assert_eq!(parse_id(b"29600294"), Some(29_600_294));
         assert_eq!(parse_id(b"29600294.0"), Some(29_600_294));
+        assert_eq!(parse_id(b"9223372036854775807"), Some(i64::MAX));
+        assert_eq!(parse_id(b"-9223372036854775808.0"), Some(i64::MIN));
+        for text in ["9223372036854775808", "+000000000000000001", "123456789012345678.5"] {
+            assert_eq!(parse_id(text.as_bytes()), None, "{text}");
+        }
         for text in ["", "abc", "1.5", "1e3", "12345678901234567890", ".0", "-"] {
             assert_eq!(parse_id(text.as_bytes()), None, "{text}");
         }
@@ -279,6 +297,10 @@ mod tests {
         assert_eq!(parse_time(b"2196-02-24 14:38:00"), Some(7_136_606_280_000_000));
         assert_eq!(parse_time(b"2196-02-24T14:38:00.5"), Some(7_136_606_280_500_000));
         assert_eq!(parse_time(b"2196-02-24 14:38"), Some(7_136_606_280_000_000));
+        for finer in ["14:38:00.500000999", "14:38:00.5Z", "14:38:00.500000Z"] {
+            let text = format!("2196-02-24 {finer}");
+            assert_eq!(parse_time(text.as_bytes()), Some(7_136_606_280_500_000), "{text}");
+        }
         for text in [
             "2023-02-29",
             "2023-13-01",

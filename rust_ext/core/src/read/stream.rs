@@ -1,5 +1,6 @@
 //! Arrow streams: batches that others make, in pieces that as many threads as asked for take in turn.
 
+use super::caught::caught;
 use super::find_column;
 use super::{Batch, Failure, Run, Sink, on_threads};
 use crate::error::{Error, Result};
@@ -50,7 +51,11 @@ impl Stream {
                 let (table, first_row) = (name.as_str(), piece.first_row);
                 let batch =
                     Batch { table, names: &names, columns: &columns, first_row, kept: None };
-                sink.batch(&batch).map_err(|error| {
+                let outcome = caught(|| sink.batch(&batch)).unwrap_or_else(|panic| {
+                    let got = format!("values that cannot be read ({panic})");
+                    Err(Error::Stream { table: name.clone(), got })
+                });
+                outcome.map_err(|error| {
                     lock(&pieces).ended = true;
                     (piece.number, error)
                 })?;

@@ -115,7 +115,7 @@ impl Sink for Columns {
                     }
                     column.extend(&(Arc::new(ids) as ArrayRef));
                 }
-                Kind::Float | Kind::Time if is_text(array.data_type()) => {
+                Kind::Float | Kind::Time | Kind::Text if is_text(array.data_type()) => {
                     let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;
                     for (row, text) in texts.as_string::<i64>().iter().enumerate() {
                         let text = text.unwrap_or_default().trim();

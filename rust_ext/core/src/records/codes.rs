@@ -1,6 +1,6 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
-use super::columns::{SEPARATOR, texts_of};
+use super::columns::names_of;
 use super::order::{Settler, sort_settled};
 use super::placing::Placer;
 use super::visits::Placed;
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::{TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::word::Word;
-use crate::read::{Batch, Input, Run, Sink, scan};
+use crate::read::{Batch, Input, Run, SEPARATOR, Sink, scan};
 use arrow_array::{Array, LargeStringArray};
 use hashbrown::HashMap;
 
@@ -190,13 +190,13 @@ impl Sink for Codes<'_> {
     fn row(&mut self, row: Row<'_>) -> Result<()> {
         let placed = self.placer.of_row(&row)?;
         let short = self.short(|part| row.word(part));
-        self.add(placed, short, |part| row.text(part))
+        self.add(placed, short, |part| row.name(part))
     }
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
         let mut places = self.placer.columns(batch)?;
         let parts = (0..self.parts)
-            .map(|place| texts_of(batch, place))
+            .map(|place| names_of(batch, place))
             .collect::<Result<Vec<LargeStringArray>>>()?;
         for row in 0..batch.len() {
             let placed = self.placer.of_batch(&mut places, row);

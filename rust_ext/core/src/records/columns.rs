@@ -3,15 +3,12 @@
 use crate::error::Result;
 use crate::keys::{IntKeys, TextKeys};
 use crate::read::number::{Number, UNSCALED, number_of, number_of_single, parse_number, scaled_of};
-use crate::read::{Batch, is_text};
+use crate::read::{Batch, NAME, SEPARATOR, is_name, is_text};
 use arrow_array::builder::LargeStringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int64Type};
 use arrow_array::{Array, Float32Array, Float64Array, Int64Array, LargeStringArray};
 use arrow_schema::DataType;
-
-/// Between the parts of a name.
-pub const SEPARATOR: u8 = 0x1f;
 
 /// The names of labs seen so far.
 pub(super) enum Labs {
@@ -30,7 +27,7 @@ impl LabColumn {
         match labs {
             Labs::Ints(_) => Ok(Self::Ints(batch.ids(0)?)),
             Labs::Texts(_) => (0..parts)
-                .map(|place| texts_of(batch, place))
+                .map(|place| names_of(batch, place))
                 .collect::<Result<_>>()
                 .map(Self::Texts),
         }
@@ -86,6 +83,22 @@ pub(super) fn texts_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArr
     }
     let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;
     Ok(texts.as_string::<i64>().clone())
+}
+
+/// A column of parts of names.
+pub(super) fn names_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArray> {
+    let texts = texts_of(batch, place)?;
+    if is_name(texts.values()) {
+        return Ok(texts);
+    }
+    // Somewhere; what stands between the rows of a slice does not count.
+    for (row, text) in texts.iter().enumerate() {
+        let text = text.unwrap_or_default();
+        if !is_name(text.as_bytes()) {
+            return Err(batch.wrong(place, row, NAME, text));
+        }
+    }
+    Ok(texts)
 }
 
 /// Integers as text; few different ones follow each other, as versions of codes do.

@@ -22,7 +22,7 @@ pub fn find_code(
     outcome: Outcome,
     run: &mut Run<'_>,
 ) -> Result<()> {
-    let place = if outcome == Outcome::NoCode { Some(0) } else { places.visit };
+    let place = if outcome == Outcome::NoCode { Some(0) } else { placed_by(places, outcome) };
     scan(table, run, || Finder::new(Codes::new(parts, Placer::new(index, places)), outcome, place))
         .map(drop)
 }
@@ -43,10 +43,20 @@ pub fn find_value(
     let place = match outcome {
         Outcome::NoValue | Outcome::NotANumber | Outcome::NotFinite => Some(parts),
         Outcome::NoCode => Some(0),
-        _ => places.visit,
+        _ => placed_by(places, outcome),
     };
     let new = || Values::new(parts, Placer::new(index, places), None, threads);
     scan(table, run, || Finder::new(new(), outcome, place)).map(drop)
+}
+
+/// The column to which a row owes that outcome of its placing.
+fn placed_by(places: Places, outcome: Outcome) -> Option<usize> {
+    match outcome {
+        Outcome::NoTime | Outcome::OutsideVisits | Outcome::AfterWindow => {
+            places.time.map(|(column, _)| column).or(places.visit)
+        }
+        _ => places.visit,
+    }
 }
 
 trait Counting: Sink {

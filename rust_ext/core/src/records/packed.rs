@@ -14,6 +14,7 @@ pub(super) struct Packed {
 
 pub(super) const COUNT_BITS: u32 = 16;
 pub(super) const LAB_BITS: u32 = 20;
+const _: () = assert!(crate::keys::MOST_KEYS == 1 << LAB_BITS);
 pub(super) const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 pub(super) const LAB_MASK: u64 = (1 << LAB_BITS) - 1;
 

@@ -1,7 +1,7 @@
 //! Lab events: the exact mean of every (visit, lab), in one pass and in memory that grows with the
 //! number of such pairs, not with rows.
 
-use super::columns::{LabColumn, Labs, Numbers, SEPARATOR, numbers_of};
+use super::columns::{LabColumn, Labs, Numbers, numbers_of};
 use super::packed::combine;
 use super::placing::{ASK, NO_ID, Placer};
 use super::sums::Sums;
@@ -11,7 +11,7 @@ use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::number::{Number, UNSCALED, parse_id, parse_number};
 use crate::read::word::Word;
-use crate::read::{Batch, Input, Run, Sink, scan};
+use crate::read::{Batch, Input, Run, SEPARATOR, Sink, scan};
 use std::ops::Range;
 
 /// For every visit its labs, ascending, and each one's mean.
@@ -54,10 +54,7 @@ pub fn read_values(
         ledger.add(sink.ledger);
     }
     let (names, numbers) = renamed(&sinks);
-    if names.len() > MOST_KEYS {
-        let limit = MOST_KEYS as u64;
-        return Err(Error::TooMany { table: "labs".into(), what: "labs", limit });
-    }
+    within(names.len().saturating_sub(1) as u32)?;
     std::thread::scope(|scope| {
         for (sink, numbers) in sinks.iter_mut().zip(&numbers) {
             scope.spawn(|| {
@@ -107,7 +104,13 @@ impl<'a> Values<'a> {
     }
 
     /// Takes the rows of a batch that are of one visit.
-    fn add_rows(&mut self, visit: u32, rows: Range<usize>, labs: &LabColumn, numbers: &Numbers) {
+    fn add_rows(
+        &mut self,
+        visit: u32,
+        rows: Range<usize>,
+        labs: &LabColumn,
+        numbers: &Numbers,
+    ) -> Result<()> {
         self.sums.turn_to(visit);
         match (labs.ids(), numbers.all_scaled(), &mut self.labs) {
             // As nearly all rows of the largest tables are, which come by the hundred million.
@@ -116,7 +119,7 @@ impl<'a> Values<'a> {
                 for (row, (&id, &scaled)) in
                     rows.clone().zip(ids[rows.clone()].iter().zip(&scaled[rows]))
                 {
-                    let lab = keys.number(id);
+                    let lab = within(keys.number(id))?;
                     if scaled == UNSCALED {
                         self.ledger.count(self.sums.add(lab, numbers.get(row)));
                     } else {
@@ -130,12 +133,13 @@ impl<'a> Values<'a> {
                 for row in rows {
                     let outcome = match labs.number(row, &mut self.labs, &mut self.name) {
                         None => Outcome::NoCode,
-                        Some(lab) => self.sums.add(lab, numbers.get(row)),
+                        Some(lab) => self.sums.add(within(lab)?, numbers.get(row)),
                     };
                     self.ledger.count(outcome);
                 }
             }
         }
+        Ok(())
     }
 
     #[inline(always)]
@@ -159,7 +163,7 @@ impl<'a> Values<'a> {
                     if column > 0 {
                         self.name.push(SEPARATOR);
                     }
-                    self.name.extend_from_slice(row.text(column)?.trim().as_bytes());
+                    self.name.extend_from_slice(row.name(column)?.trim().as_bytes());
                     if self.name.is_empty() {
                         return Ok(None);
                     }
@@ -191,7 +195,7 @@ impl<'a> Values<'a> {
         match self.lab_of(row)? {
             Some(lab) => {
                 self.sums.turn_to(visit);
-                Ok(self.sums.add(lab, number))
+                Ok(self.sums.add(within(lab)?, number))
             }
             None => Ok(Outcome::NoCode),
         }
@@ -223,12 +227,22 @@ impl Sink for Values<'_> {
             let (placed, end) = self.placer.of_rows(&mut places, row);
             match placed {
                 Err(outcome) => self.ledger.count_many(outcome, end - row),
-                Ok(place) => self.add_rows(place, row..end, &labs, &numbers),
+                Ok(place) => self.add_rows(place, row..end, &labs, &numbers)?,
             }
             row = end;
         }
         Ok(())
     }
+}
+
+/// A lab's number, for which records must have room.
+#[inline(always)]
+fn within(lab: u32) -> Result<u32> {
+    if lab as usize >= MOST_KEYS {
+        let limit = MOST_KEYS as u64;
+        return Err(Error::TooMany { table: "labs".into(), what: "names", limit });
+    }
+    Ok(lab)
 }
 
 /// The names in use, ascending, and for each thread which of them each of its labs is.
@@ -272,5 +286,54 @@ impl Values<'_> {
         let Labs::Texts(keys) = &self.labs else { return Vec::new() };
         let used = keys.names().zip(used).filter(|&(_, &used)| used);
         used.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::Stream;
+    use arrow_array::{Float64Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+    use arrow_schema::ArrowError;
+    use std::sync::Arc;
+
+    type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    /// Rows of (visit 1, lab, value) as a stream.
+    fn stream(labs: &[String]) -> std::result::Result<Stream, ArrowError> {
+        let batch = RecordBatch::try_from_iter([
+            ("lab", Arc::new(StringArray::from_iter_values(labs)) as arrow_array::ArrayRef),
+            ("value", Arc::new(Float64Array::from(vec![1.0; labs.len()]))),
+            ("visit", Arc::new(Int64Array::from(vec![1; labs.len()]))),
+        ])?;
+        let schema = batch.schema();
+        let columns = ["lab", "value", "visit"].map(str::to_owned).to_vec();
+        let batches = Box::new(RecordBatchIterator::new([Ok(batch)], schema));
+        Ok(Stream::new("events".into(), columns, batches))
+    }
+
+    fn read(labs: &[String]) -> std::result::Result<Result<ValueRecords>, ArrowError> {
+        let index = VisitIndex::new(&[1]).ok_or(ArrowError::ComputeError("no index".into()))?;
+        let places = Places { visit: Some(2), ..Places::default() };
+        let mut run = Run { threads: 1, block: 1 << 20, progress: &mut |_, _| true };
+        Ok(read_values(Input::Stream(stream(labs)?), 1, places, &index, None, &mut run))
+    }
+
+    #[test]
+    fn as_many_labs_as_records_can_number_and_no_more() -> Outcome {
+        let mut labs: Vec<String> = (0..MOST_KEYS).map(|lab| lab.to_string()).collect();
+        assert_eq!(read(&labs)??.labs.len(), MOST_KEYS);
+        labs.push("one more".into());
+        let said = read(&labs)?.map(drop).map_err(|error| error.to_string());
+        assert_eq!(said, Err("labs: want at most 1048576 different names, got more".into()));
+        Ok(())
+    }
+
+    #[test]
+    fn what_parts_of_names_are_separated_by_is_in_no_name() -> Outcome {
+        let said = read(&["glucose".into(), "glu\u{1f}cose".into()])?.map(drop);
+        let said = said.map_err(|error| error.to_string()).err().unwrap_or_default();
+        assert!(said.starts_with("events, column lab, row 3: want text without U+001F"), "{said}");
+        Ok(())
     }
 }
