@@ -16,7 +16,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("terminal", "options"),
     ("pipeline", "inspection", "sampler"),
     ("report",),
-    ("evaluate", "balance", "generator", "cluster", "simulate"),
+    ("evaluate", "balance", "generator", "simulate"),
     ("training_set",),
     ("cohort", "vocabulary", "records", "reading", "mixed_reading", "stream_reading", "strict"),
     ("sources", "tasks", "ragged", "store", "_core"),
@@ -74,8 +74,6 @@ def test_only_the_nouns_open_the_core() -> None:
                 "strict",
                 "vocabulary",
                 "cohort",
-                "neighbors",
-                "pairs",
                 "in_core",
             }
 
@@ -96,7 +94,7 @@ def test_the_network_imports_nothing_of_ours() -> None:
 def test_jax_stays_in_its_rooms() -> None:
     for path in FILES:
         uses = any(m.split(".")[0] in {"jax", "flax", "optax", "orbax"} for m in imports(path))
-        allowed = path.parent.name == "generator" or path.stem in {"mcrage", "cluster"}
+        allowed = path.parent.name == "generator" or path.stem in {"mcrage"}
         assert allowed or not uses, path
 
 

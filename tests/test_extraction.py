@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -300,7 +301,21 @@ def test_the_gil_is_released_and_progress_is_told(tmp_path: Path) -> None:
     path = tmp_path / "labevents.csv"
     path.write_text("hadm_id,itemid,valuenum\n" + "7,1,2.5\n" * 3_000_000)
     told: list[tuple[int, int]] = []
+    counted, done_reading = [0], threading.Event()
+
+    def count() -> None:
+        while not done_reading.is_set():
+            counted[0] += 1
+
+    # With the GIL kept, this thread would stand still until the file is read.
+    counting = threading.Thread(target=count)
+    counting.start()
+    before = counted[0]
     read(path, progress=lambda done, total: told.append((done, total)))
+    while_reading = counted[0] - before
+    done_reading.set()
+    counting.join()
+    assert while_reading > 10_000
     assert told
     assert all(total == path.stat().st_size for _, total in told)
 

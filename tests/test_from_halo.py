@@ -23,7 +23,7 @@ from equipoise.generator import from_halo_checkpoint, load_generator, sample
 from equipoise.generator.batches import Shape, pad
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.network import end_token, multi_hot
-from equipoise.generator.torch_state import read_state
+from equipoise.generator.torch_state import _array, _Storage, _Tensor, read_state
 from equipoise.vocabulary import Vocabulary
 from generator_toys import ToyPlan
 
@@ -140,6 +140,34 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     with pytest.raises(DataError, match="asks for posix.mkdir"):
         imported(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def rewritten(path, change):
+    """The golden checkpoint with another description, as a zip."""
+    with zipfile.ZipFile(GOLDEN / "halo.pt") as good, zipfile.ZipFile(path, "w") as bad:
+        for name in good.namelist():
+            data = good.read(name)
+            bad.writestr(name, change(data) if name.endswith("data.pkl") else data)
+    return path
+
+
+def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path):
+    """A stride of 0 would make any shape of one element."""
+    evil = _Tensor(_Storage("s", np.float32, 1), 0, (1 << 40,), (0,))
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
+        archive.writestr("s", np.zeros(1, np.float32).tobytes())
+        with pytest.raises(ValueError, match="made of 1 elements"):
+            _array(archive, evil)
+
+
+def test_an_archive_that_cannot_be_inflated_is_refused(tmp_path):
+    path = rewritten(tmp_path / "halo.pt", lambda data: data)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\x01\x02")
+    data[start + 8] |= 1  # The directory says that the first file is encrypted.
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="state dict"):
+        imported(path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "tail", "missing"])

@@ -112,6 +112,8 @@ def test_a_step_is_that_of_adamw_after_clipping():
         ("warmup_steps", "many"),
         ("learning_rate", float("nan")),
         ("width", 0),
+        ("width", 64.0),
+        ("batch_subjects", 4.5),
     ],
 )
 def test_a_wrong_setting_is_named(name, value):
@@ -134,6 +136,13 @@ def test_parts_of_a_step_change_rounding_only(small, plain):
     for name in ("train_nll", "tuning_nll"):
         np.testing.assert_allclose(cut.history[name], plain.history[name], rtol=1e-5)
     assert not np.array_equal(cut.history["train_nll"], plain.history["train_nll"])
+
+
+def test_parts_that_have_no_subject_change_rounding_only(small):
+    few = replace(TINY, batch_subjects=3)
+    whole = train_generator(small, BY, 1, config=few)
+    cut = train_generator(small, BY, 1, config=replace(few, accumulate=5))
+    np.testing.assert_allclose(cut.history["tuning_nll"], whole.history["tuning_nll"], rtol=1e-5)
 
 
 def test_options_change_what_is_learned(small, plain):

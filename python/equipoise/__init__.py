@@ -29,6 +29,7 @@ __all__ = [
     "Vocabulary",
     "VocabularySettings",
     "concat",
+    "plan_balance",
     "read_eicu",
     "read_events",
     "read_meds",
@@ -39,13 +40,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from equipoise.balance import plan_balance
     from equipoise.sampler import FairPlaySampler
 
 
 def __getattr__(name: str) -> Any:
-    """`FairPlaySampler` when it is asked for: it brings scikit-learn and JAX."""
+    """What is imported when it is asked for: it brings scikit-learn, and the sampler JAX."""
     if name == "FairPlaySampler":
         from equipoise.sampler import FairPlaySampler
 
         return FairPlaySampler
+    if name == "plan_balance":
+        from equipoise.balance import plan_balance
+
+        return plan_balance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,7 @@ from equipoise.options import (
 from equipoise.pipeline import Comparison, Job, Request, run_all
 from equipoise.pipeline import report as render_report
 from equipoise.terminal import (
+    NOTHING_LEFT,
     err_console,
     flat,
     kept_in,
@@ -64,6 +66,15 @@ from equipoise.terminal import (
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def _about(
+    asked: Annotated[bool, typer.Option("--version", help="Say the version")] = False,
+) -> None:
+    """Balance EHR training sets with realistic synthetic patients, and see what that bought."""
+    if asked:
+        _say(f"equipoise {version('equipoise')}")
 
 
 @app.command()
@@ -359,11 +370,13 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run a verb: exit 0 done, 1 bad data, 2 bad usage, 130 stopped by Ctrl-C."""
-    stopped = "stopped; nothing was left behind"
+    stopped = f"stopped; {NOTHING_LEFT}"
     try:
         status = app(standalone_mode=False)
     except (typer.TyperException, UsageError) as error:
-        _complain(error if isinstance(error, UsageError) else error.format_message())
+        # Without a verb there is help, and nothing to say.
+        if said := str(error) if isinstance(error, UsageError) else error.format_message():
+            _complain(said)
         status = 2
     except StoppedError as error:
         stopped, status = str(error), 130

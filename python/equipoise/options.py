@@ -110,7 +110,7 @@ def comparison_of(
 
 
 def settings_in(texts: list[str]) -> dict[str, int | float | str]:
-    """Settings given as NAME=VALUE, numbers as numbers; raises `UsageError`."""
+    """Settings given as NAME=VALUE, numbers and truths as such; raises `UsageError`."""
     settings: dict[str, int | float | str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -121,6 +121,8 @@ def settings_in(texts: list[str]) -> dict[str, int | float | str]:
 
 
 def _number_or_word(text: str) -> int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from equipoise.evaluate.results import Results
     from equipoise.generator import Generator, GeneratorConfig
 
+#: Options that name files, beside the tables.
+FILES: Final = ("spec", "labels", "race_table")
 #: In the place of names: every balancing method there is.
 ALL: Final = "all"
 
@@ -48,14 +50,20 @@ class Request:
 
     def records(self, progress: schema.Progress) -> VisitRecords:
         """One pass over the tables; the default task is mortality in hospital or a spec's first."""
+        if self.task and self.reading.get("labels"):
+            raise UsageError("either a task or a table of labels is wanted, got both")
         source = self.declared()
         task = self.task or next(iter(source.tasks or TASKS))
         options = {"threads": self.threads, "progress": progress, **self.reading}
         return read_source(source, self.root, task, **options)
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every file that is read."""
-        return store.digest(all_files(self.declared(), self.root))
+        """SHA-256 of every file that is read, by its path below `root`, or by what asks for it."""
+        told = {"spec": self.options.get("spec"), **self.reading}
+        named = {name: Path(told[name]) for name in FILES if told.get(name)}
+        # The name of a shipped spec is no file.
+        more = {name: store.digest_of(path) for name, path in named.items() if path.is_file()}
+        return store.digest(all_files(self.declared(), self.root), self.root) | more
 
 
 @dataclass(frozen=True)

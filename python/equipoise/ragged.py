@@ -86,6 +86,6 @@ def read_arrays(path: Path) -> dict[str, pa.Array]:
 
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError) as error:  # `ArrowInvalid` is one of these.
         raise DataError(table=str(path), want="an Arrow file", got=str(error)) from None
     return {name: batch.column(name).values for name in batch.schema.names}

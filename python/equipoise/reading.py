@@ -149,6 +149,7 @@ class Reading:
         check_rows(where, sum(rows for _, rows in counts))
         parts = _parts(names, events.lab)
         table = parts.select(lab_name(events.lab), self.titles(events.dictionary, parts))
+        check_names(events, table)
         return Values(offsets, labs, values, table, ledger_of(events.table, counts))
 
     def means(
@@ -243,6 +244,18 @@ def lab_name(columns: Sequence[str]) -> pl.Expr:
     """The parts of a name in one text, without the empty ones: `glucose, mg/dL`, `pH`."""
     parts = [pl.when(pl.col(name) != "").then(pl.col(name)) for name in columns]
     return pl.concat_str(parts, separator=", ", ignore_nulls=True).alias("lab")
+
+
+def check_names(events: ValueEvents, table: pl.DataFrame) -> None:
+    """Raise `DataError` for two labs whose parts make one name."""
+    twice = table.filter(table["lab"].is_duplicated())["lab"]
+    if len(twice):
+        raise DataError(
+            table=events.table,
+            column=", ".join(events.lab),
+            want="labs whose names differ, unit and all",
+            got=f"two that are called {twice[0]!r}",
+        )
 
 
 def codes_of_rows(rows: pl.DataFrame, visits: pl.DataFrame) -> Codes:

@@ -295,7 +295,6 @@ def read_source(
     an unknown task or one that the source cannot label, and for a window that makes no sense.
     """
     groups = GroupSettings(tuple(age_cuts), Path(race_table) if race_table else None)
-    window = window_of(until) if until else None
     chosen = GIVEN if labels else task_named(task, source.tasks)
     if attach_by_time and not any(events.subject for events in source.values):
         raise UsageError(f"attach by time: {source.name} has no values that lack a visit id")
@@ -307,20 +306,29 @@ def read_source(
             threads=threads or os.cpu_count() or 1,
             progress=progress,
             groups=groups,
-            window=window,
+            window=window_of(until) if until else None,
             scratch=Path(scratch),
             by_time=attach_by_time,
             strict=strict,
         )
         records = read_records(reading, chosen, Path(labels) if labels else None)
-    asked = {"until": until, "attach_by_time": attach_by_time, "strict": strict}
+    asked: dict[str, Any] = {"labels": labels, "until": until, "strict": strict}
+    asked |= {"attach_by_time": attach_by_time, "age_cuts": age_cuts, "race_table": race_table}
     return replace(records, config=config_of(source, chosen, asked))
 
 
 def config_of(source: Source, task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of a reading: of the options only those that were `asked` for."""
-    config = {"source": source.name, "task": task.name, "tables": source.ledgers}
-    return config | {name: value for name, value in asked.items() if value}
+    config: dict[str, Any] = {
+        "source": source.name,
+        "task": task.name,
+        "tables": source.ledgers,
+        "codes": [events.kind for events in source.codes],
+        "lab_key": [list(events.lab) for events in source.values],
+    }
+    told = {name: str(it) if isinstance(it, Path) else it for name, it in asked.items()}
+    told = {name: it for name, it in told.items() if it and it != AGE_CUTS}
+    return config | told
 
 
 def read_records(reading: Reading, task: Task, labels: Path | None = None) -> VisitRecords:

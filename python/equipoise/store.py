@@ -159,10 +159,24 @@ def _empty(folder: Path) -> None:
 def check_free(out: Path | str, force: bool) -> None:
     """Raise `UsageError` if `out` already exists and may not be replaced."""
     out = Path(out)
-    if out.exists() and not force:
+    if not out.exists():
+        return
+    if not force:
         raise UsageError(f"{out} exists already; choose another name or pass --force to replace it")
-    if force and out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():
+    if not _is_ours(out):
         raise UsageError(f"{out} was not written by equipoise, so --force will not remove it")
+
+
+def _is_ours(out: Path) -> bool:
+    """Whether `out` is an empty folder, or one with a manifest as `writing` leaves it."""
+    if not out.is_dir():
+        return False
+    if not any(out.iterdir()):
+        return True
+    try:
+        return {"kind", "equipoise", "config", "inputs"} <= read_json(out / MANIFEST).keys()
+    except DataError:
+        return False
 
 
 def read_manifest(folder: Path | str, kind: str | None = None) -> dict[str, Any]:
@@ -254,13 +268,18 @@ def _damaged(path: Path, want: str, error: Exception) -> DataError:
     return DataError(table=str(path), want=want, got=str(error).splitlines()[0])
 
 
-def digest(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of every file, by file name, for the manifest."""
-    digests = {}
-    for path in paths:
-        with path.open("rb") as file:
-            digests[path.name] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+def digest(paths: Iterable[Path], below: Path | None = None) -> dict[str, str]:
+    """SHA-256 of every file, for the manifest: by its name, or by its path below a folder."""
+    return {
+        path.relative_to(below).as_posix() if below else path.name: digest_of(path)
+        for path in paths
+    }
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace(draft: Path, out: Path) -> None:
@@ -272,5 +291,5 @@ def _replace(draft: Path, out: Path) -> None:
         return
     old = out.rename(_beside(out, REPLACED))
     draft.rename(out)
-    shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
     _sweep(out, REPLACED)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from equipoise.errors import StoppedError
 
+NOTHING_LEFT: Final = "nothing was left behind"
 out_console = Console(soft_wrap=True)
 err_console = Console(stderr=True, soft_wrap=True)
 
@@ -72,13 +73,15 @@ def progress_bars() -> Iterator[Bars]:
 
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
-    """Say where the work of a job stays that is stopped."""
+    """Say where the work of a job stays that is stopped, if there is any."""
     kept = f"what is done stays in {folder}; the same command with --resume goes on"
     try:
         yield
     except KeyboardInterrupt:
-        raise StoppedError(f"stopped; {kept}") from None
+        raise StoppedError(f"stopped; {kept if folder.exists() else NOTHING_LEFT}") from None
     except OSError as error:
+        if not folder.exists():
+            raise
         raise OSError(f"{error}; {kept}") from error
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from equipoise import _core, schema, store
+from equipoise.errors import DataError
 from equipoise.ragged import Columns, Offsets
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ BINS: Final = 10
 
 @dataclass(frozen=True)
 class VocabularySettings:
-    """What a vocabulary keeps. `icd_level`: "category" cuts ICD codes (design, decision 3)."""
+    """What a vocabulary keeps: the `labs` commonest labs, and codes.
+
+    icd_level: "category" cuts ICD's diagnoses (I5023 to I50), as HALO does; "full" keeps them.
+    """
 
     icd_level: Literal["category", "full"] = "category"
     labs: int = 50
@@ -140,10 +144,16 @@ class Vocabulary:
     @staticmethod
     def read(folder: Path) -> Vocabulary:
         """Read what `write` wrote; raises `DataError` if it is missing or damaged."""
+        file = folder / "vocabulary.json"
+        try:
+            settings = VocabularySettings(**store.read_json(file))
+        except TypeError as error:
+            want = "the settings of a vocabulary"
+            raise DataError(table=str(file), want=want, got=str(error)) from None
         return Vocabulary(
             columns=store.read_frame(folder / "vocabulary.arrow"),
             cuts=store.read_array(folder / "cuts.npy"),
-            settings=VocabularySettings(**store.read_json(folder / "vocabulary.json")),
+            settings=settings,
         )
 
 

@@ -190,6 +190,7 @@ def _check_same(keep: Path, encode: _Encoder, setup: Setup, inputs: Mapping[str,
         "seed": setup.seed,
         "vocabulary": asdict(encode.settings),
         "subjects": sha256(subjects.write_csv().encode()).hexdigest(),
+        "visits": _digest_of(encode.records, encode.settings),
         "inputs": dict(inputs),
         "equipoise": version("equipoise"),
     }
@@ -204,6 +205,15 @@ def _check_same(keep: Path, encode: _Encoder, setup: Setup, inputs: Mapping[str,
             f"what an earlier run has kept had another {', '.join(other)}: "
             "ask for the same, or begin anew without --resume"
         )
+
+
+def _digest_of(records: Records, settings: VocabularySettings) -> str:
+    """A digest of the visits' codes and bins, by a vocabulary of all of them."""
+    cohort = records.encode(records.fit_vocabulary(settings))
+    whole = sha256(cohort.vocabulary.columns.write_json().encode())
+    for array in (cohort.visit_offsets, cohort.code_offsets, cohort.codes):
+        whole.update(array.tobytes())
+    return whole.hexdigest()
 
 
 def _check_request(setup: Setup) -> None:

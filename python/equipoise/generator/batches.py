@@ -134,7 +134,7 @@ def pad(nested: Nested, condition_SK: npt.NDArray[np.float32], shape: Shape, end
     visit = np.arange(len(owner)) - nested.visit_offsets[owner]
     bench, seat, _ = first_fit(np.diff(nested.visit_offsets).tolist(), shape.longest)
     grid_PT = np.full((shape.benches, shape.longest), PADDING, np.int32)
-    grid_PT[np.array(bench)[owner], np.array(seat)[owner] + visit] = np.arange(len(owner))
+    grid_PT[np.array(bench, int)[owner], np.array(seat, int)[owner] + visit] = np.arange(len(owner))
     place_N = np.zeros(shape.visits, np.int32)
     place_N[: len(owner)] = owner * shape.longest + visit
 

@@ -22,8 +22,8 @@ class Conditions:
     """The (label x groups) cells of the training subjects.
 
     cells: one row per cell that occurred: `label`, the columns of `by`, and `subjects`, how many
-    were trained on; sorted. may_hide: whether groups can be left out, because in training they
-    were hidden at times (`GeneratorConfig.condition_dropout`).
+    there are, those that tune included; sorted. may_hide: whether groups can be left out, because
+    in training they were hidden at times (`GeneratorConfig.condition_dropout`).
     """
 
     cells: pl.DataFrame

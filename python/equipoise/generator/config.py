@@ -92,6 +92,8 @@ class GeneratorConfig:
             return
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise _wrong(name, "a number", value)
+        if name in _WHOLE and not isinstance(value, int):
+            raise _wrong(name, "a whole number", value)
         if name == "condition_dropout" and not 0 <= value < 1:
             raise _wrong(name, "a probability below 1", value)
         if value < 0 or (value == 0 and name not in _MAY_BE_0):
@@ -141,6 +143,9 @@ class GeneratorConfig:
                 evaluate_every=200,
             )
         return config
+
+
+_WHOLE: Final = [field.name for field in fields(GeneratorConfig) if field.type == "int"]
 
 
 def _wrong(name: str, want: str, got: object) -> DataError:

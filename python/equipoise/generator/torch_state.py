@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,7 +66,9 @@ def read_state(path: Path | str) -> dict[str, npt.NDArray[Any]]:
         AttributeError,
         EOFError,
         IndexError,
+        RuntimeError,  # As for an encrypted archive.
         zipfile.BadZipFile,
+        zlib.error,
         SafetensorError,
     ) as error:
         raise DataError(
@@ -220,6 +224,8 @@ def _array(archive: zipfile.ZipFile, tensor: _Tensor) -> npt.NDArray[Any]:
     inside = min([tensor.offset, *tensor.strides, *tensor.shape], default=0) >= 0
     if not inside or (0 not in tensor.shape and tensor.offset + sum(ends) >= len(flat)):
         raise ValueError(f"a tensor of shape {tensor.shape} beyond its {len(flat)} elements")
+    if prod(tensor.shape) > len(flat):
+        raise ValueError(f"a tensor of shape {tensor.shape} made of {len(flat)} elements")
     bytes_apart = [stride * flat.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(
         flat[tensor.offset :], tensor.shape, bytes_apart, writeable=False
