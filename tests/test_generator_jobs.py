@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from equipoise import schema, store
+from equipoise import _core, schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import sample
@@ -56,6 +56,7 @@ def test_a_job_is_the_same_sample_on_disk(generator, whole):
     sampler = store.read_manifest(whole, "cohort")["config"]["sampler"]
     assert (sampler["lanes"], sampler["block"], sampler["devices"]) == (64, 3, 1)
     assert (sampler["backend"], sampler["dtype"]) == ("cpu", "float32")
+    assert (sampler["drawn_by"], sampler["instructions"]) == ("core", _core.instructions())
 
 
 def test_the_size_of_shards_is_not_seen_in_the_cohort(generator, whole, tmp_path):

@@ -14,6 +14,8 @@ __all__ = [
     "encode",
     "find_row",
     "halo_sample",
+    "instructions",
+    "instructions",
     "read_codes",
     "read_table",
     "read_values",
@@ -92,3 +94,4 @@ def encode(
 ) -> tuple[_Offsets, _Numbers]: ...
 def block_sample() -> object: ...
 def halo_sample() -> object: ...
+def instructions() -> str: ...

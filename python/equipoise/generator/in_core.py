@@ -43,6 +43,13 @@ def sample(
     return x_NV
 
 
+def drawing(head: str) -> dict[str, str]:
+    """Who draws the visits of this head on a CPU, and the instructions that its sums depend on."""
+    target = {"block": BLOCK, "halo": HALO}[head]
+    by = "core" if _registered(target) else "xla"
+    return {"drawn_by": by, "instructions": _core.instructions()}
+
+
 @cache
 def _registered(target: str) -> bool:
     """Whether XLA knows it now; versions of JAX may speak another interface."""

@@ -26,6 +26,7 @@ import numpy as np
 from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import UsageError
+from equipoise.generator import in_core
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.drawing import Draw, Usage, lanes_for, usual_batch
 from equipoise.generator.network import named_arrays
@@ -154,8 +155,10 @@ def _job(
 def _sampler(generator: Generator, batch: int) -> dict[str, Any]:
     """How records are computed: what their last bits depend on."""
     settings: Any = jax.config
+    backend = jax.default_backend()
     return {
-        "backend": jax.default_backend(),
+        **(in_core.drawing(generator.config.head) if backend == "cpu" else {}),
+        "backend": backend,
         "block": generator.config.block,
         "device": jax.local_devices()[0].device_kind,
         "dtype": "float32",

@@ -17,5 +17,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ragged::deciles, module)?)?;
     module.add_function(wrap_pyfunction!(ragged::encode, module)?)?;
     module.add_function(wrap_pyfunction!(xla::block_sample, module)?)?;
+    module.add_function(wrap_pyfunction!(xla::instructions, module)?)?;
     module.add_function(wrap_pyfunction!(xla::halo_sample, module)?)
 }

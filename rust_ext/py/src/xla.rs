@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::convert::threads_of;
-use equipoise_core::heads::{self, Block, HALO_LAYERS, Halo, Head, Visits};
+use equipoise_core::heads::{self, Block, HALO_LAYERS, Halo, Head, Instructions, Visits};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -158,6 +158,12 @@ pub fn block_sample(py: Python<'_>) -> PyResult<Bound<'_, PyCapsule>> {
         unsafe { handle(frame, draw_block) }
     }
     capsule(py, call)
+}
+
+/// What the core draws visits with: "avx512", "avx2" or "portable".
+#[pyfunction]
+pub fn instructions() -> &'static str {
+    Instructions::here().name()
 }
 
 fn capsule(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyCapsule>> {

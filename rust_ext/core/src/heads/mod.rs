@@ -85,20 +85,53 @@ pub fn sample(head: &impl Head, visits: Visits<'_>, threads: usize) -> Result<()
     Ok(())
 }
 
-fn sample_here(head: &impl Head, visits: Visits<'_>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has just been seen to have it.
-            return unsafe { sample_avx512(head, visits) };
+/// What visits are drawn with, which the last bits of a logit depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instructions {
+    /// AVX-512.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// Those that every processor has.
+    Portable,
+}
+
+impl Instructions {
+    /// The best that this processor has.
+    #[must_use]
+    pub fn here() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::is_x86_feature_detected!("avx512f") {
+                return Self::Avx512;
+            }
+            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                return Self::Avx2;
+            }
         }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has just been seen to have both.
-            return unsafe { sample_avx2(head, visits) };
+        Self::Portable
+    }
+
+    /// Their name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
         }
     }
-    // SAFETY: every processor has what this needs.
-    unsafe { head.sample_with::<Portable, 4>(visits) };
+}
+
+fn sample_here(head: &impl Head, visits: Visits<'_>) {
+    // SAFETY: the processor has just been seen to have them.
+    match Instructions::here() {
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 => unsafe { sample_avx512(head, visits) },
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2 => unsafe { sample_avx2(head, visits) },
+        _ => unsafe { head.sample_with::<Portable, 4>(visits) },
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
