@@ -35,6 +35,7 @@ $(VENV)/bin/python:
 .PHONY: tools
 tools:
 	@if [ -z "$(have_isal)" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing nasm, autoconf, automake and libtool for ISA-L"; \
 		(apt-get install -y -qq nasm autoconf automake libtool || \
 		 { apt-get update -qq && apt-get install -y -qq nasm autoconf automake libtool; }) >/dev/null 2>&1 || true; \
 	fi

@@ -15,7 +15,6 @@ __all__ = [
     "find_row",
     "halo_sample",
     "instructions",
-    "instructions",
     "read_codes",
     "read_table",
     "read_values",

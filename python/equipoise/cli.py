@@ -177,10 +177,10 @@ def train(
     records: Annotated[Path, typer.Argument(help="Records that `extract` wrote")],
     out: Out,
     by: By,
-    split: Annotated[str | None, typer.Option("--split", help="Train on this split only")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Of train, tuning, held_out")] = None,
     labs: Labs = 50,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; repeatable")
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; many")
     ] = None,
     resume: Resume = False,
     seed: Seed = 0,

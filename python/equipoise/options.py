@@ -41,9 +41,19 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives th
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all cores")]
 Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
 Methods = Annotated[
-    str, typer.Option("--methods", help="Methods to compare, with commas between; or all")
+    str,
+    typer.Option(
+        "--methods",
+        help="Methods to compare, with commas between (docs/balancing.md lists them); or all",
+    ),
 ]
-Models = Annotated[str, typer.Option("--models", help="Models to compare, with commas; or all")]
+Models = Annotated[
+    str,
+    typer.Option(
+        "--models",
+        help="Of knn, logistic_regression, neural_network, random_forest, xgboost; or all",
+    ),
+]
 Model = Annotated[
     list[str] | None,
     typer.Option("--model", help="Also your own scikit-learn estimator: module:name; repeatable"),
@@ -54,11 +64,31 @@ MinShare = Annotated[
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
 SourceArgument = Annotated[SourceName, typer.Argument(help="What kind of tables they are")]
-Spec = Annotated[str | None, typer.Option("--spec", help="For tables: a TOML file, or support2")]
-Codes = Annotated[str | None, typer.Option("--codes", help="Kinds of codes, with commas between")]
-Task = Annotated[str | None, typer.Option("--task", help="What is to be predicted")]
-Labels = Annotated[Path | None, typer.Option("--labels", help="A table of labels instead")]
-Until = Annotated[str | None, typer.Option("--until", help="Cut events later than admission+24h")]
+Spec = Annotated[
+    str | None,
+    typer.Option("--spec", help="For tables: a TOML file (docs/data.md), support2 or diabetes130"),
+]
+Codes = Annotated[
+    str | None,
+    typer.Option("--codes", help="MIMIC: diagnosis,procedure,medication; eICU: and treatment"),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="in_hospital_mortality, mortality_30d, readmission_30d, or a spec's own"
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        help="Instead of a task: subject_id, visit_id or prediction_time, boolean_value",
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", help="Cut events later than admission+24h, discharge-1d, prediction"),
+]
 ByTime = Annotated[
     bool, typer.Option("--attach-by-time", help="Place labs without a visit id by their time")
 ]
