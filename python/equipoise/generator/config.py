@@ -108,8 +108,8 @@ class GeneratorConfig:
         """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records.
 
         Measured in benches/studies/generator.md: training goes on until it stops helping, blocks
-        are as fine as time allows, for within a block the head knows no "or", and networks no
-        larger than helps held-out visits.
+        are as fine as time allows, for within a block the head knows no "or", and networks are
+        larger than the likelihood wants, for smaller ones carry less of the label.
         """
         lengths = np.diff(cohort.visit_offsets)
         visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
@@ -122,9 +122,9 @@ class GeneratorConfig:
         if visits < 50_000:
             return replace(
                 config,
-                width=32,
-                layers=1,
-                head_hidden=64,
+                width=64,
+                layers=2,
+                head_hidden=256,
                 block=16 if columns < 2048 else config.block,
                 batch_subjects=16,
                 learning_rate=5e-4,
@@ -134,9 +134,9 @@ class GeneratorConfig:
         if visits < 200_000:
             return replace(
                 config,
-                width=32,
-                layers=1,
-                head_hidden=128,
+                width=128,
+                layers=3,
+                head_hidden=256,
                 block=32 if columns < 2048 else config.block,
                 batch_subjects=32,
                 learning_rate=5e-4,
