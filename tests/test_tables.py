@@ -139,7 +139,6 @@ system = "ICD10"
 visit = "stay"
 code = "code"
 time = "at"
-null = ["none"]
 
 [[values]]
 table = "labs"
@@ -156,7 +155,7 @@ TABLES = {
     "a,3,2020-01-01,2020-01-02,2020-01-20,x,held_out,lost,-,martian,old,ICU\n"
     ",4,2020-01-01,,,y,train,home,f,,,\na,3,2020-01-01,,,x,train,home,f,,,\n"
     "a,5,,,,x,train,home,f,,,\n",
-    "icd": "stay,at,code\n1,2020-01-01 10:00:00,i50.9\n1,2020-01-03 10:00:00,none\n"
+    "icd": "stay,at,code\n1,2020-01-01 10:00:00,i50.9\n1,2020-01-03 10:00:00,\n"
     "2,2020-02-04,E11.9\n9,2020-02-04,E11.9\n",
     "labs": "stay,at,lab,unit,result\n1,2020-01-01,Na,mmol/L,140\n1,2020-01-02,Na,mmol/L,141\n"
     "1,2020-01-02,Na,mg/dL,9\n2,2020-02-01,pH,,7.4\n",
@@ -196,7 +195,7 @@ def test_own_tables(own: Path) -> None:
         ("diagnosis", "ICD10", "I509"),
         ("ward", "ward", "ICU"),
     ]
-    assert outcomes(records, "icd") == {"used": 3, "unknown visit": 1}
+    assert outcomes(records, "icd") == {"used": 2, "unknown visit": 1, "no code": 1}
     assert records.lab_table["lab"].to_list() == ["Na, mg/dL", "Na, mmol/L", "pH"]
     assert records.lab_values.tolist() == [9.0, 140.5, 7.4]
     assert records.oddities["in_hospital_mortality: neither true nor false (unknown)"] == 1
@@ -227,6 +226,9 @@ BAD = [
     ('code = "code"', 'codes = "code"', "want no key but"),
     ('columns = ["ward"]', "", "column codes[0].columns: want either columns of the visits' table"),
     ("[visits]", "[visits", "own.toml: want TOML"),
+    ("sex = {", "label = {", "column groups.label: want another name than subject_id, label"),
+    ('kind = "ward"', 'kind = "ward"\nunit = "x"', "codes[0].unit: want only keys that mean"),
+    ('value = "result"', 'value = "result"\nnull = ["9"]', "values[0].null: want only keys"),
     ("[[values]]", "[[labs]]", "column labs: want no key but"),
     ('column = "fate"', 'column = "end"', "stays.csv, column end: want this column"),
     ('true = ["dead"]', 'true = ["DEAD"]', ""),
@@ -260,9 +262,65 @@ def test_words_that_no_cell_has_are_refused(own: Path) -> None:
 def test_ids_that_are_texts_need_one_table(own: Path) -> None:
     stays = own / "stays.csv"
     stays.write_text(TABLES["stays"].replace("b,2,", "b,two,"))
+    with pytest.raises(eq.DataError, match="stays, column stay, row 2: want a whole number, for"):
+        eq.read_tables(own, own / "own.toml")
+    stays.write_text(TABLES["stays"])
     (own / "icd.csv").write_text(TABLES["icd"].replace("\n2,", "\ntwo,"))
     with pytest.raises(eq.DataError, match='column stay, row 4: want a whole number; got "two"'):
         eq.read_tables(own, own / "own.toml")
+
+
+def test_ids_as_pandas_writes_them_are_whole_numbers(own: Path) -> None:
+    """As ranks, 1.0, 10.0, 2.0 would be 0, 1, 2, and events would go to others' visits."""
+    stays = TABLES["stays"].replace("b,2,", "b,10.0,").replace("b,1,", "b,1.0,")
+    (own / "stays.csv").write_text(stays.replace("a,3,2020", "a,3.0,2020"))
+    for name in ("icd", "labs"):
+        (own / f"{name}.csv").write_text(TABLES[name].replace("\n2,", "\n10.0,"))
+    records = eq.read_tables(own, own / "own.toml")
+    assert records.visits[schema.VISIT_ID].to_list() == [3, 1, 10]
+    owner = np.repeat(records.visits[schema.VISIT_ID].to_numpy(), np.diff(records.lab_offsets))
+    labs = zip(owner, records.lab_table["lab"].gather(records.labs), strict=True)
+    assert list(labs) == [(1, "Na, mg/dL"), (1, "Na, mmol/L"), (10, "pH")]
+
+
+@pytest.mark.parametrize("orders", [("9.5", "10.5"), ("9", "10"), ("9.0", "10.0")])
+def test_numbers_order_visits_as_numbers(own: Path, orders: tuple[str, str]) -> None:
+    stays = TABLES["stays"].replace("80.9", orders[1]).replace(",79,", f",{orders[0]},")
+    (own / "stays.csv").write_text(stays.replace("old", "1"))
+    spec = SPEC.replace('start = "from"', 'start = "from"\norder = "years"')
+    (own / "own.toml").write_text(spec)
+    assert eq.read_tables(own, own / "own.toml").visits[schema.VISIT_ID].to_list()[-2:] == [1, 2]
+
+
+NAMES = ["outcome", "order", "start", "end", "dod", "died", "row", "subject_id", "visit_id", "len"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_may_be_called_as_ours_are(own: Path, name: str) -> None:
+    wanted = eq.read_tables(own, own / "own.toml")
+    header, rest = TABLES["stays"].split("\n", 1)
+    for column in ("gender", "fate", "ward"):
+        spec = SPEC.replace(f'column = "{column}"', f'column = "{name}"')
+        (own / "own.toml").write_text(spec.replace(f'["{column}"]', f'["{name}"]'))
+        (own / "stays.csv").write_text(f"{header.replace(column, name)}\n{rest}")
+        got = eq.read_tables(own, own / "own.toml")
+        assert got.subjects.equals(wanted.subjects)
+        assert got.visits.equals(wanted.visits)
+        assert got.code_table.equals(wanted.code_table)
+        assert eq.read_tables(own, own / "own.toml", "readmission_30d").visits.height == 2
+
+
+def test_groups_may_be_called_as_columns_inside_are(own: Path) -> None:
+    (own / "own.toml").write_text(SPEC.replace("sex = { column", "len = { column"))
+    records = eq.read_tables(own, own / "own.toml")
+    assert records.subjects["len"].to_list() == ["Unknown", "M"]
+
+
+def test_cells_of_visits_that_the_task_leaves_out_are_not_used(own: Path) -> None:
+    records = eq.read_tables(own, own / "own.toml", "readmission_30d")
+    assert outcomes(records, "visits") != {}
+    left_out = 3 - len(records.visits)
+    assert outcomes(records, "stays (codes)").get("visit left out by the task") == left_out
 
 
 def test_sources_by_name() -> None:

@@ -368,6 +368,18 @@ def ledger_of(table: str, counts: Iterable[tuple[str, int]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict(schema.LEDGER), orient="row")
 
 
+def count_cells(cells: pl.DataFrame | None, left_out: pl.Series) -> pl.DataFrame:
+    """The ledger of `Stays.cells`; those of visits that the task leaves out are not used."""
+    if cells is None:
+        return pl.DataFrame(schema=dict(schema.LEDGER))
+    gone = pl.when(pl.col(schema.VISIT_ID).is_in(left_out.implode()))
+    outcome = gone.then(pl.lit("visit left out by the task")).otherwise("outcome")
+    counts = cells.group_by("table", outcome.alias("outcome")).len("rows")
+    used_first = pl.col("outcome") != schema.USED
+    counts = counts.sort("table", used_first, "outcome").cast({"rows": pl.Int64})
+    return counts.select(list(schema.LEDGER))
+
+
 def check_rows(events: Events, rows: int) -> None:
     """Raise `DataError` for a table without rows."""
     if rows:

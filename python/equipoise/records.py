@@ -28,6 +28,7 @@ from equipoise.ragged import (
 from equipoise.reading import (
     Reading,
     codes_of_rows,
+    count_cells,
     join_codes,
     join_values,
     ledger_of,
@@ -352,12 +353,13 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
         labs, rest = read_mixed(reading, source.mixed(reading), visits)
         values.append(labs)
         codes.append(rest)
+    cells = count_cells(stays.cells, left_out)
     coded, measured = join_codes(codes, len(visits)), join_values(values, len(visits))
     if reading.strict:
-        refuse(reading, visits, pl.concat([coded.ledger, measured.ledger]))
+        refuse(reading, visits, pl.concat([cells, coded.ledger, measured.ledger]))
     of_stays = stays.ledger.select(list(schema.LEDGER))
     of_visits = ledger_of("visits", fates.items())
-    ledger = pl.concat([of_stays, of_visits, coded.ledger, measured.ledger])
+    ledger = pl.concat([of_stays, of_visits, cells, coded.ledger, measured.ledger])
     return VisitRecords(
         subjects=subjects,
         visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end"),
@@ -376,12 +378,14 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
 
 def _subjects(stays: Stays, visits: pl.DataFrame) -> tuple[pl.DataFrame, Offsets]:
     """Subjects in the order of their visits, with the last one's label, and the visits' offsets."""
-    grouped = visits.group_by(schema.SUBJECT_ID, maintain_order=True).agg(
-        pl.len(), pl.col(schema.LABEL).last()
+    grouped = visits.group_by(schema.SUBJECT_ID, maintain_order=True)
+    lengths = grouped.len()["len"].to_numpy()
+    subjects = grouped.agg(pl.col(schema.LABEL).last())
+    subjects = subjects.join(
+        stays.subjects, on=schema.SUBJECT_ID, how="left", maintain_order="left"
     )
-    subjects = grouped.join(stays.subjects, on=schema.SUBJECT_ID, how="left", maintain_order="left")
     subjects = subjects.with_columns(pl.lit(value=False).alias(schema.SYNTHETIC))
     if schema.SPLIT not in subjects.columns:
         subjects = subjects.with_columns(pl.lit(None, pl.String).alias(schema.SPLIT))
     more = [name for name in stays.subjects.columns if name not in schema.SUBJECTS]
-    return subjects.select(*schema.SUBJECTS, *more), offsets_of(grouped["len"].to_numpy())
+    return subjects.select(*schema.SUBJECTS, *more), offsets_of(lengths)

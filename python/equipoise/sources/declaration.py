@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import polars as pl
 
+from equipoise import schema
 from equipoise.tasks import GroupSettings, Task
 
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
+LEFT_OUT: Final = "visit left out by the task"
 
 
 class Reader(Protocol):
@@ -118,8 +120,8 @@ class Stays:
     `schema.PERSON_ID` (Int64) where the source has them.
     ledger: `schema.LEDGER` for the tables read, and where known the first `row` of each outcome;
     oddities: what was noticed, and how often.
-    codes: visit_id, kind, system, code. values: visit_id, lab, value (finite). Both for what stands
-    in the visits' own table.
+    codes: visit_id, kind, system, code. values: visit_id, lab, value (finite). cells: visit_id,
+    table, outcome of every cell that might be one. All for what stands in the visits' own table.
     """
 
     visits: pl.DataFrame
@@ -128,6 +130,7 @@ class Stays:
     oddities: Mapping[str, int]
     codes: pl.DataFrame | None = None
     values: pl.DataFrame | None = None
+    cells: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,25 @@ def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
 
     Rows have to stand as in the table, and are counted as an editor does: the first one is 2.
     """
-    counts = judged.with_row_index("row", offset=2).group_by("outcome")
+    counts = judged.select("outcome").with_row_index("row", offset=2).group_by("outcome")
     made = counts.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("row").min().cast(pl.Int64))
     return made.sort("outcome").select(pl.lit(table).alias("table"), "outcome", "rows", "row")
+
+
+def count_cells(cells: pl.DataFrame, left_out: pl.Series | None = None) -> pl.DataFrame:
+    """The ledger of `Stays.cells`, those of the visits `left_out` under that name."""
+    ids = pl.Series([], dtype=pl.Int64) if left_out is None else left_out
+    gone = pl.col(schema.VISIT_ID).is_in(ids.implode())
+    outcome = pl.when(gone).then(pl.lit(LEFT_OUT)).otherwise("outcome")
+    counts = cells.group_by("table", outcome.alias("outcome")).agg(pl.col("rows").sum())
+    nowhere = pl.lit(None, pl.Int64).alias("row")
+    return counts.sort("table", "outcome").with_columns(pl.col("rows").cast(pl.Int64), nowhere)
+
+
+def whole_numbers(texts: pl.Series) -> pl.Series:
+    """Texts as the core reads ids: `101`, and `101.0` as pandas writes it; any other is null."""
+    digits = texts.str.strip_chars().str.extract(r"^(-?[0-9]+)(?:\.0*)?$")
+    return digits.cast(pl.Int64, strict=False)
 
 
 def is_first(ids: pl.Series) -> pl.Series:

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+from equipoise import schema
 from equipoise.errors import DataError
 
 Record = Literal["whole", "first_event", "last_known"]
 RECORDS: Final = ("whole", "first_event", "last_known")
+#: What cannot be a group: other columns of subjects.
+RESERVED: Final = (*schema.SUBJECTS, schema.PERSON_ID)
+#: Keys of codes and values that say how a table of events is read, and how the visits' own cells.
+OF_TABLES: Final = ("visit", "code", "value", "unit", "time")
+OF_CELLS: Final = ("null", "name")
 GROUP_KINDS: Final = ("value", "race", "age")
 NAMES: Final = ("value", "column=value")
 
@@ -225,6 +231,8 @@ def _group(name: str, part: _Section) -> GroupSpec:
         values={word: values.needed(word) for word in values.content},
     )
     part.done()
+    if name in RESERVED:
+        raise part.wrong("", f"another name than {', '.join(RESERVED)}", name)
     return spec
 
 
@@ -250,4 +258,9 @@ def _events(part: _Section, *, is_code: bool) -> EventsSpec:
     if bool(spec.table) == bool(spec.columns):
         want = "either columns of the visits' table or a table of events"
         raise part.wrong("columns", want, "both" if spec.table else "neither")
+    idle = {*(OF_CELLS if spec.table else OF_TABLES)}
+    idle |= {"value", "unit"} if is_code else {"kind", "system", "name"}
+    where = f"{'codes' if is_code else 'values'} of {'a table' if spec.table else 'columns'}"
+    for key in sorted(idle & part.content.keys()):
+        raise part.wrong(key, f"only keys that mean something for {where}", part.content[key])
     return spec

@@ -1,7 +1,7 @@
 """Anyone's own tables, as a spec says (`sources.spec`): one of visits, and tables of events.
 
-Visit ids in tables of events are whole numbers. Cells of the visits' own table that become codes or
-values are counted in the ledger one by one.
+Visit ids are whole numbers where tables of events name them. Cells of the visits' own table that
+become codes or values are counted in the ledger one by one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from equipoise.tasks import OTHER_RACE, GroupSettings, Task
 
 MORTALITY: Final = "in_hospital_mortality"
 TIMES: Final = ("start", "end", "death")
+#: Before the names of the table's own columns, which may be any.
+OWN: Final = "of the table: "
 
 
 def tables_source(spec: Path | str | Spec) -> Source:
@@ -55,13 +57,17 @@ def _label(spec: TaskSpec) -> str:
     return f"label of {spec.name}"
 
 
+def _own(column: str) -> str:
+    """What a column of the visits' table is called in here."""
+    return f"{OWN}{column}"
+
+
 def _code_events(spec: EventsSpec) -> CodeEvents:
     system = spec.system or spec.kind
 
     def split(codes: pl.DataFrame) -> pl.DataFrame:
         code = _icd(pl.col("code"), spec.system)
-        kept = codes.filter(~pl.col("code").is_in(spec.null))
-        return kept.select("raw", pl.lit(system).alias("system"), code.alias("code"))
+        return codes.select("raw", pl.lit(system).alias("system"), code.alias("code"))
 
     when = When(spec.time) if spec.time else None
     visit, code = str(spec.visit), str(spec.code)
@@ -100,36 +106,35 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
     used = rows.filter(pl.col("outcome") == schema.USED)
     visits = used.sort(schema.SUBJECT_ID, "order", schema.VISIT_ID, nulls_last=True)
-    ledgers = [count_outcomes(table, rows)]
     oddities: dict[str, int] = {}
     for task in spec.tasks:
         label, more = _labels(task, visits)
         visits = visits.with_columns(label)
         oddities |= more
-    if any(task.name == MORTALITY for task in spec.tasks):
-        visits = visits.with_columns(died=pl.col(f"label of {MORTALITY}"))
-    elif "died" not in visits.columns:
-        visits = visits.with_columns(died=pl.lit(None, pl.Boolean))
+    known = any(task.name == MORTALITY for task in spec.tasks)
+    died = pl.col(f"label of {MORTALITY}") if known else pl.lit(None, pl.Boolean)
+    visits = visits.with_columns(died=died)
     subjects, more = _subjects(spec, visits, read.groups)
     oddities |= more
     codes = [_cells(part, visits) for part in spec.codes if part.columns]
     values = [_cells(part, visits) for part in spec.values if part.columns]
-    ledgers += [_count_codes(f"{table} (codes)", codes)] if codes else []
-    ledgers += [_count_values(f"{table} (values)", values)] if values else []
+    cells = [_fates(f"{table} (codes)", rows, pl.lit(None)) for _, rows in codes]
+    cells += [_fates(f"{table} (values)", rows, _FATE_OF_VALUE) for _, rows in values]
     keep = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died"]
     keep += ["dod"] if spec.visits.death else []
     return Stays(
         visits=visits.select(*keep, *(_label(task) for task in spec.tasks)),
         subjects=subjects,
-        ledger=pl.concat(ledgers),
+        ledger=count_outcomes(table, rows),
         oddities=oddities,
         codes=pl.concat(map(_codes, codes)) if codes else None,
         values=pl.concat(map(_values, values)) if values else None,
+        cells=pl.concat(cells) if cells else None,
     )
 
 
 def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
-    """The visits' table as text, with subject_id, visit_id, order, start, end and dod."""
+    """The visits' table: its own columns as text, subject_id, visit_id, order, start, end, dod."""
     visits = spec.visits
     columns = [visits.subject, visits.visit, visits.order, visits.person, visits.split]
     columns += [group.column for group in spec.groups]
@@ -138,41 +143,63 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
     kinds: dict[str, ColumnKind] = dict.fromkeys((name for name in columns if name), "text")
     times = {name: getattr(visits, name) for name in TIMES}
     kinds |= dict.fromkeys((name for name in times.values() if name), "time")
-    rows = read(visits.table, kinds)
-    words = [name for name, kind in kinds.items() if kind == "text"]
+    rows = read(visits.table, kinds).rename(_own)
+    words = [_own(name) for name, kind in kinds.items() if kind == "text"]
     rows = rows.with_columns(
         pl.when(~pl.col(name).is_in(visits.null)).then(pl.col(name)).alias(name) for name in words
     )
     number = pl.int_range(1, len(rows) + 1, dtype=pl.Int64)
     nothing = pl.lit(None, pl.Datetime("us"))
-    subject = _number(rows[visits.subject]) if visits.subject else number
-    visit = _number(rows[visits.visit]) if visits.visit else number
-    order = pl.col("start")
-    if visits.order:
-        order = pl.lit(_number(rows[visits.order]))
-    named = rows.with_columns(
-        start=pl.col(times["start"]) if times["start"] else nothing,
-        end=pl.col(times["end"]) if times["end"] else nothing,
-        dod=pl.col(times["death"]) if times["death"] else nothing,
-    )
-    ids = {schema.SUBJECT_ID: subject, schema.VISIT_ID: visit}
-    return named.with_columns(**ids).with_columns(order=order)
+    start, end, dod = (pl.col(_own(column)) if column else nothing for column in times.values())
+    subject = _number(rows[_own(visits.subject)]) if visits.subject else number
+    visit = _visit_ids(spec, rows[_own(visits.visit)]) if visits.visit else number
+    ids = (subject.alias(schema.SUBJECT_ID), visit.alias(schema.VISIT_ID))
+    named = rows.with_columns(*ids, start=start, end=end, dod=dod)
+    order = _order(rows[_own(visits.order)]) if visits.order else named["start"]
+    return named.with_columns(order.alias("order"))
+
+
+def _visit_ids(spec: Spec, text: pl.Series) -> pl.Series:
+    """Raises `DataError` for ids that are no numbers if tables of events name visits by them."""
+    odd = (_whole(text).is_null() & text.is_not_null()).arg_true()
+    if len(odd) and any(part.table for part in (*spec.codes, *spec.values)):
+        raise DataError(
+            table=spec.visits.table,
+            column=spec.visits.visit,
+            row=odd[0] + 2,
+            want="a whole number, for tables of events name visits by it",
+            got=repr(text[odd[0]]),
+        )
+    return _number(text)
+
+
+def _whole(text: pl.Series) -> pl.Series:
+    """Whole numbers as the core reads ids, `101.0` of writers that know no other null as 101."""
+    return text.str.extract(r"^(-?\d+)(?:\.0*)?$", 1).cast(pl.Int64, strict=False)
 
 
 def _number(text: pl.Series) -> pl.Series:
     """Whole numbers as they are; other texts by their place in the sorted list of all of them."""
-    numbers = text.cast(pl.Int64, strict=False)
+    numbers = _whole(text)
     if numbers.null_count() == text.null_count():
         return numbers
-    return (text.rank("dense").cast(pl.Int64) - 1).alias(text.name)
+    return text.rank("dense").cast(pl.Int64) - 1
+
+
+def _order(text: pl.Series) -> pl.Series:
+    """What sorts as numbers do, whole or not, or else as texts."""
+    for numbers in (_whole(text), text.cast(pl.Float64, strict=False)):
+        if numbers.null_count() == text.null_count():
+            return numbers
+    return text
 
 
 def _labels(task: TaskSpec, visits: pl.DataFrame) -> tuple[pl.Series, dict[str, int]]:
-    word = pl.col(task.column)
+    word = pl.col(_own(task.column))
     known = pl.when(word.is_in(task.true)).then(True).when(word.is_in(task.false)).then(False)
     excluded = pl.lit(value=False)
     for column, words in task.unknown.items():
-        excluded |= pl.col(column).is_in(words).fill_null(value=False)
+        excluded |= pl.col(_own(column)).is_in(words).fill_null(value=False)
     frame = visits.select(label=known.otherwise(None), excluded=excluded, word=word)
     odd = frame["word"].is_not_null() & frame["label"].is_null()
     if len(frame) and not frame["label"].is_not_null().any():
@@ -195,20 +222,20 @@ def _subjects(
     first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
     made, oddities = [first[schema.SUBJECT_ID]], {}
     if spec.visits.person:
-        made.append(_number(first[spec.visits.person]).alias(schema.PERSON_ID))
+        made.append(_number(first[_own(spec.visits.person)]).alias(schema.PERSON_ID))
     if spec.visits.split:
-        made.append(first[spec.visits.split].alias(schema.SPLIT))
+        made.append(first[_own(spec.visits.split)].alias(schema.SPLIT))
     for group in spec.groups:
-        column, unknown = _group(group, first[group.column], groups)
+        column, unknown = _group(group, first[_own(group.column)], groups)
         made.append(column)
         if group.kind != "value":
             what = f"{OTHER_RACE}" if group.kind == "race" else "Unknown"
             oddities[f"subjects whose {group.name} is not understood ({what})"] = unknown
         several = visits.group_by(schema.SUBJECT_ID).agg(
-            pl.col(group.column).drop_nulls().n_unique()
+            pl.col(_own(group.column)).drop_nulls().n_unique().alias("values")
         )
         name = f"subjects with two values of {group.column} (the first visit's is used)"
-        oddities[name] = int((several[group.column] > 1).sum())
+        oddities[name] = int((several["values"] > 1).sum())
     return pl.DataFrame(made), oddities
 
 
@@ -226,9 +253,10 @@ def _group(spec: GroupSpec, words: pl.Series, groups: GroupSettings) -> tuple[pl
 
 def _cells(part: EventsSpec, visits: pl.DataFrame) -> tuple[EventsSpec, pl.DataFrame]:
     """One row for each visit and column: visit_id, column, word (null where the spec says so)."""
-    long = visits.select(schema.VISIT_ID, *part.columns).unpivot(
+    long = visits.select(schema.VISIT_ID, *map(_own, part.columns)).unpivot(
         index=schema.VISIT_ID, variable_name="column", value_name="word"
     )
+    long = long.with_columns(pl.col("column").str.strip_prefix(OWN))
     return part, long.with_columns(pl.when(~pl.col("word").is_in(part.null)).then(pl.col("word")))
 
 
@@ -252,22 +280,21 @@ def _values(cells: tuple[EventsSpec, pl.DataFrame]) -> pl.DataFrame:
     return rows.filter(pl.col("value").is_finite().fill_null(value=False))
 
 
-def _count_codes(table: str, cells: list[tuple[EventsSpec, pl.DataFrame]]) -> pl.DataFrame:
-    words = pl.concat([rows for _, rows in cells])["word"]
-    outcome = pl.when(words.is_null()).then(pl.lit("no code")).otherwise(pl.lit(schema.USED))
-    return count_outcomes(table, pl.select(outcome=outcome))
+_FATE_OF_VALUE: Final = (
+    pl.when(pl.col("number").is_null())
+    .then(pl.lit("value is not a number"))
+    .when(~pl.col("number").is_finite())
+    .then(pl.lit("value is not finite"))
+)
 
 
-def _count_values(table: str, cells: list[tuple[EventsSpec, pl.DataFrame]]) -> pl.DataFrame:
-    words = pl.concat([rows for _, rows in cells])["word"]
-    numbers = words.cast(pl.Float64, strict=False)
-    outcome = (
-        pl.when(words.is_null())
-        .then(pl.lit("no numeric value"))
-        .when(numbers.is_null())
-        .then(pl.lit("value is not a number"))
-        .when(~numbers.is_finite())
-        .then(pl.lit("value is not finite"))
-        .otherwise(pl.lit(schema.USED))
+def _fates(table: str, cells: pl.DataFrame, fate: pl.Expr) -> pl.DataFrame:
+    """`Stays.cells` of such cells, whose `fate` is null if they are used."""
+    nothing = "no numeric value" if table.endswith("(values)") else "no code"
+    number = pl.col("word").cast(pl.Float64, strict=False)
+    judged = pl.when(pl.col("word").is_null()).then(pl.lit(nothing)).otherwise(fate)
+    return cells.with_columns(number=number).select(
+        schema.VISIT_ID,
+        pl.lit(table).alias("table"),
+        pl.coalesce(judged, pl.lit(schema.USED)).alias("outcome"),
     )
-    return count_outcomes(table, pl.select(outcome=outcome))
