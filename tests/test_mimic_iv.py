@@ -221,7 +221,7 @@ def test_the_small_hospital_is_read(hospital: Path) -> None:
     assert records.subjects[schema.LABEL].to_list() == [False, True, False, False]
     assert records.visits[schema.LABEL].to_list() == [False, False, True, False, False]
     assert records.lab_values.tolist() == [1.2]
-    assert list(records.oddities.values()) == [1, 1, 1]
+    assert list(records.oddities.values()) == [1, 1, 1, 0]
     columns = records.fit_vocabulary().columns["code"].to_list()
     assert columns[:3] == ["ICD10:I50", "ICD9:401", "ICD9:E888"]
 

@@ -94,6 +94,11 @@ def test_diabetes130_is_what_polars_reads(diabetes: Path) -> None:
     fates = outcomes(records, "visits")
     assert sum(fates.values()) == len(rows) == 101_766
     assert fates["used"] == len(kept) == 88_251
+    assert outcomes(records, "diabetic_data (values)") == {
+        "used": len(records.labs),
+        "visit left out by the task": (101_766 - 88_251) * 8,
+    }
+    assert len(records.labs) == 88_251 * 8
     assert (len(records), records.subjects[schema.LABEL].sum()) == (70_439, 8834)
     drugs = records.code_table.filter(kind="medication")["code"]
     assert "insulin=Up" in drugs.to_list()
@@ -262,7 +267,7 @@ def test_words_that_no_cell_has_are_refused(own: Path) -> None:
 def test_ids_that_are_texts_need_one_table(own: Path) -> None:
     stays = own / "stays.csv"
     stays.write_text(TABLES["stays"].replace("b,2,", "b,two,"))
-    with pytest.raises(eq.DataError, match="stays, column stay, row 2: want a whole number, for"):
+    with pytest.raises(eq.DataError, match="stays.csv, column stay, row 2: want a whole"):
         eq.read_tables(own, own / "own.toml")
     stays.write_text(TABLES["stays"])
     (own / "icd.csv").write_text(TABLES["icd"].replace("\n2,", "\ntwo,"))

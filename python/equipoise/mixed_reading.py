@@ -20,7 +20,16 @@ from equipoise.reading import (
     codes_of_rows,
     lab_name,
 )
-from equipoise.sources.attach import FATE, VISIT, Attaching, attach, check_columns, damaged, scan
+from equipoise.sources.attach import (
+    FATE,
+    VISIT,
+    Attaching,
+    attach,
+    check_columns,
+    damaged,
+    ids_of,
+    scan,
+)
 from equipoise.sources.declaration import MixedEvents
 
 NUMBER: Final = "__number"
@@ -78,7 +87,7 @@ def _rows(
     rows = scan(files)
     visits, left_out = known_visits
     # The core strips what it reads, too.
-    code, id_ = pl.col(events.lab[0]).str.strip_chars(), pl.col(visit)
+    code, id_ = pl.col(events.lab[0]).str.strip_chars(), ids_of(rows, visit)
     fate = pl.col(FATE) if visit == VISIT else pl.lit(None, pl.String)
     known = (
         pl.when(id_.is_null())

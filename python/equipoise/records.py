@@ -38,6 +38,7 @@ from equipoise.reading import (
 from equipoise.sources.declaration import Source, Stays
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
+from equipoise.sources.placing import known_in_time
 from equipoise.strict import refuse
 from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_named, window_of
 from equipoise.vocabulary import Vocabulary, VocabularySettings
@@ -298,7 +299,7 @@ def read_source(
     groups = GroupSettings(tuple(age_cuts), Path(race_table) if race_table else None)
     chosen = GIVEN if labels else task_named(task, source.tasks)
     if attach_by_time and not any(events.subject for events in source.values):
-        raise UsageError(f"attach by time: {source.name} has no values that lack a visit id")
+        raise UsageError(f"attach by time: {source.name} has no values to which that applies")
     check_root(Path(root), source.folders, source.tables)
     with TemporaryDirectory(prefix="equipoise-") as scratch:
         reading = Reading(
@@ -344,6 +345,8 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     left_out = judged.join(labelled, on=schema.VISIT_ID, how="anti")[schema.VISIT_ID]
     visits, reading = labelled, replace(reading, left_out=left_out.to_numpy())
     subjects, visit_offsets = _subjects(stays, visits)
+    if reading.window is not None:
+        stays = known_in_time(stays, visits, reading.window)
     codes, values = read_side_by_side(reading, visits)
     if stays.codes is not None:
         codes.append(codes_of_rows(stays.codes, visits))

@@ -21,6 +21,7 @@ OTHER_RACE: Final = "Other/Unknown"
 AGE_CUTS: Final = (18, 74)
 DAYS: Final = 30
 PREDICTION_TIME: Final = "prediction_time"
+MOST_MINUTES: Final = 100 * 366 * 24 * 60
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,10 @@ def window_of(text: str) -> Window:
             f"until: want admission+24h, discharge-1d, prediction or the like (m, h, d), got {text}"
         )
     anchor, number, unit = match.groups()
-    return Window(_ANCHORS[anchor], int(number or 0) * {"m": 1, "h": 60, "d": 1440}[unit or "m"])
+    minutes = int(number or 0) * {"m": 1, "h": 60, "d": 1440}[unit or "m"]
+    if abs(minutes) > MOST_MINUTES:
+        raise UsageError(f"until: want a window of at most 100 years, got {text}")
+    return Window(_ANCHORS[anchor], minutes)
 
 
 @dataclass(frozen=True)

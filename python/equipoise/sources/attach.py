@@ -16,14 +16,12 @@ import polars as pl
 from equipoise import schema
 from equipoise.errors import DataError, UsageError
 from equipoise.sources.declaration import When
+from equipoise.sources.placing import LATE, NO_TIME, OUTSIDE, WANTS_PREDICTION
 from equipoise.tasks import Window
 
 VISIT: Final = "visit"
 FATE: Final = "fate"
 AT: Final = "__at"
-LATE: Final = "after the window"
-NO_TIME: Final = "no event time"
-OUTSIDE: Final = "outside every visit"
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,22 @@ class Attaching:
 def scan(files: Sequence[Path]) -> pl.LazyFrame:
     """The rows of some files of one format; text stays text, so that numbers stay exact."""
     paths: list[Path] = list(files)
+    parquet = [path.suffix == ".parquet" for path in paths]
+    if any(parquet) != all(parquet):
+        other = paths[parquet.index(not parquet[0])]
+        got = f"{paths[0].name} and {other.name}"
+        raise DataError(table=paths[0].parent.name, want="files of one format", got=got)
     if paths[0].name.endswith(".parquet"):
         return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
     return pl.scan_csv(paths, infer_schema=False)
+
+
+def ids_of(rows: pl.LazyFrame, column: str) -> pl.Expr:
+    """A column as whole numbers; pandas' `123.0` among texts and floats is 123."""
+    if rows.collect_schema()[column].is_integer():
+        return pl.col(column).cast(pl.Int64)
+    text = pl.col(column).cast(pl.String).str.strip_chars().str.strip_suffix(".0")
+    return text.replace("", None).cast(pl.Int64)
 
 
 def check_columns(files: Sequence[Path], columns: Sequence[str]) -> None:
@@ -105,7 +116,7 @@ def attach(
 def _limits(visits: pl.DataFrame, window: Window | None) -> pl.LazyFrame:
     """Each visit's id, subject, start and end, and the last moment that counts."""
     if window is not None and window.anchor not in visits.columns:
-        raise UsageError("until prediction: wants labels with a prediction_time")
+        raise UsageError(WANTS_PREDICTION)
     limit = window.limit() if window else pl.lit(None, pl.Datetime("us"))
     frame = visits.select(
         pl.col(schema.VISIT_ID).alias(VISIT),
@@ -127,8 +138,7 @@ def _time(when: When, schema_: pl.Schema) -> pl.Expr:
 
 
 def _by_id(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.LazyFrame:
-    ids = pl.col(how.visit or "").cast(pl.String).str.strip_chars().str.strip_suffix(".0")
-    events = events.with_columns(ids.cast(pl.Int64).alias(VISIT))
+    events = events.with_columns(ids_of(events, how.visit or "").alias(VISIT))
     return events.join(limits.with_columns(__known=True), on=VISIT, how="left")
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import polars as pl
 
-from equipoise import schema
 from equipoise.tasks import GroupSettings, Task
 
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
-LEFT_OUT: Final = "visit left out by the task"
 
 
 class Reader(Protocol):
@@ -179,16 +177,6 @@ def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
     counts = judged.select("outcome").with_row_index("row", offset=2).group_by("outcome")
     made = counts.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("row").min().cast(pl.Int64))
     return made.sort("outcome").select(pl.lit(table).alias("table"), "outcome", "rows", "row")
-
-
-def count_cells(cells: pl.DataFrame, left_out: pl.Series | None = None) -> pl.DataFrame:
-    """The ledger of `Stays.cells`, those of the visits `left_out` under that name."""
-    ids = pl.Series([], dtype=pl.Int64) if left_out is None else left_out
-    gone = pl.col(schema.VISIT_ID).is_in(ids.implode())
-    outcome = pl.when(gone).then(pl.lit(LEFT_OUT)).otherwise("outcome")
-    counts = cells.group_by("table", outcome.alias("outcome")).agg(pl.col("rows").sum())
-    nowhere = pl.lit(None, pl.Int64).alias("row")
-    return counts.sort("table", "outcome").with_columns(pl.col("rows").cast(pl.Int64), nowhere)
 
 
 def whole_numbers(texts: pl.Series) -> pl.Series:

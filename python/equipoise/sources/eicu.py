@@ -85,6 +85,7 @@ def read_stays(read: Reader) -> Stays:
 def _age(text: pl.Series) -> pl.Series:
     """Whole years; "> 89" is 89, an empty cell null. Raises `DataError` for anything else."""
     years = text.str.strip_chars().str.replace(r"^> *89$", str(OLDEST)).replace("", None)
+    years = years.str.replace(r"\.0*$", "")  # As a column of floats writes them.
     age = years.cast(pl.Int64, strict=False)
     wrong = (age.is_null() & years.is_not_null()).arg_true()
     if len(wrong):
@@ -108,11 +109,12 @@ def _subjects(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame
         age_band=groups.age_band(pl.col("age")),
     )
     status = pl.col("hospitaldischargestatus")
+    last = visits.group_by(schema.SUBJECT_ID).last()["outcome_of_stay"]
     mixed = visits.group_by(schema.SUBJECT_ID).agg(status.n_unique())["hospitaldischargestatus"]
     died_later = pl.col("outcome_of_stay") & ~pl.col("died")
     oddities = {
         "unit stays with an unknown hospital outcome": visits["outcome_of_stay"].null_count(),
-        "hospital stays with an unknown outcome (no label)": first["outcome_of_stay"].null_count(),
+        "hospital stays with an unknown outcome (no label)": last.null_count(),
         "unit stays before the one in which the patient died (label false)": int(
             visits.select(died_later.sum()).item()
         ),
@@ -193,7 +195,7 @@ def eicu_source(codes: Sequence[str] = ("diagnosis",)) -> Source:
         folders=(".", "lab_derived"),
         stay_tables=("patient",),
         read_stays=read_stays,
-        codes=tuple(CODES[kind] for kind in codes),
+        codes=tuple(CODES[kind] for kind in dict.fromkeys(codes)),
         values=(
             ValueEvents(
                 table="lab",

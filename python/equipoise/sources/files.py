@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,18 +14,13 @@ SUFFIXES: Final = (".csv.gz", ".csv", ".parquet")
 
 
 def find_table(root: Path, folders: Sequence[str], table: str) -> list[Path]:
-    """The files of `table`, sorted; raises `DataError` that says which names were looked for."""
-    for folder in folders:
-        for name in (table, table.upper()):
-            for suffix in SUFFIXES:
-                path = root / folder / f"{name}{suffix}"
-                if path.is_file():
-                    return [path]
-            shards = root / folder / name
-            for suffix in SUFFIXES:
-                files = sorted(shards.rglob(f"*{suffix}"))
-                if files:
-                    return files
+    """The files of `table`, sorted.
+
+    Raises `DataError` that says which names were looked for, or which two files may be one.
+    """
+    if files := _files_of(root, folders, table):
+        _check_apart(table, files)
+        return files
     tried = ", ".join(f"{table}{suffix}" for suffix in SUFFIXES)
     raise DataError(
         table=str(root),
@@ -40,11 +36,12 @@ def check_root(root: Path, folders: Sequence[str], tables: Sequence[str]) -> Non
         raise DataError(table=str(root), want="a folder of tables", got=got)
     if any(has_table(root, folders, table) for table in tables):
         return
+    within = " or ".join(folder for folder in folders if folder != ".")
     raise DataError(
         table=str(root),
         want=f"tables such as {', '.join(tables)} (.csv.gz, .csv or .parquet)",
         got="none of them",
-        hint=f"Name the folder that holds {' or '.join(f for f in folders if f != '.')}/",
+        hint=f"Name the folder that holds {within}/" if within else None,
     )
 
 
@@ -59,7 +56,43 @@ def all_files(source: Source, root: Path) -> list[Path]:
 
 def has_table(root: Path, folders: Sequence[str], table: str) -> bool:
     """Whether `table` has files."""
-    try:
-        return bool(find_table(root, folders, table))
-    except DataError:
-        return False
+    return bool(_files_of(root, folders, table))
+
+
+def _files_of(root: Path, folders: Sequence[str], table: str) -> list[Path]:
+    """Those in the first of the folders that has any: one of each name, or all in a folder."""
+    for folder in folders:
+        for name in (table, table.upper()):
+            named = [root / folder / f"{name}{suffix}" for suffix in SUFFIXES]
+            files = [path for path in named if path.is_file()] + _below(root / folder / name)
+            if files:
+                return files
+    return []
+
+
+def _below(folder: Path) -> list[Path]:
+    """All tables below a folder, sorted; folders that are linked to are walked once."""
+    found, walked = [], set()
+    for here, inner, names in os.walk(folder, followlinks=True):
+        walked.add(os.path.realpath(here))
+        inner[:] = [n for n in inner if os.path.realpath(Path(here, n)) not in walked]
+        found += [Path(here, name) for name in names if name.endswith(SUFFIXES)]
+    return sorted(found)
+
+
+def _check_apart(table: str, files: Sequence[Path]) -> None:
+    """Raise `DataError` for files that may hold the same rows: unpacked beside the packed ones."""
+    seen: dict[Path, Path] = {}
+    for path in files:
+        stem = path.with_name(path.name.removesuffix(".gz").removesuffix(".csv"))
+        stem = stem.with_suffix("") if path.suffix == ".parquet" else stem
+        # A folder beside a file of its name counts as unpacked, too.
+        other = next((seen[place] for place in (stem, *path.parents) if place in seen), None)
+        if other is not None:
+            raise DataError(
+                table=table,
+                want="each part once",
+                got=f"{other.name} and {path.relative_to(other.parent)}",
+                hint="Move one of the two elsewhere: which of them counts cannot be told",
+            )
+        seen[stem] = path

@@ -9,6 +9,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError
+from equipoise.sources.declaration import whole_numbers
 from equipoise.tasks import PREDICTION_TIME, Task
 
 VALUE: Final = "boolean_value"
@@ -16,31 +17,27 @@ GIVEN: Final = Task(
     "labels", "a given label", (VALUE,), lambda visits: visits[VALUE], record="last_known"
 )
 _BOOLEANS: Final = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_NOTHING: Final = ("", "nan")
+_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
 def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """`visits` with `boolean_value` (and `prediction_time`) of the table at `path`, and oddities.
 
     By `visit_id` where the table has it, else by `prediction_time`: the visit of that subject whose
-    start and end enclose it. Visits that the table does not name have no label. Raises `DataError`.
+    start and end enclose it, of several the one that began last. Visits that the table does not
+    name have no label. Raises `DataError`.
     """
     table = _read(path)
-    names = table.columns
-    if schema.VISIT_ID in names:
-        labels = table.with_columns(_whole(path, table, schema.VISIT_ID))
-    elif PREDICTION_TIME in names:
-        labels = _enclosing(table.with_columns(_whole(path, table, schema.SUBJECT_ID)), visits)
-    else:
-        want = f"{schema.VISIT_ID} or {PREDICTION_TIME}"
-        raise DataError(table=path.name, column=want, want="one of them", got=", ".join(names))
-    known = labels.join(visits.select(schema.VISIT_ID), on=schema.VISIT_ID)
-    twice = known.filter(known[schema.VISIT_ID].is_duplicated())
-    if len(twice):
+    labels = table if schema.VISIT_ID in table.columns else _enclosing(table, visits)
+    owner = visits.select(schema.VISIT_ID, owner=schema.SUBJECT_ID)
+    known = labels.join(owner, on=schema.VISIT_ID, maintain_order="left")
+    _check(path, known)
+    if not known[VALUE].count():
         raise DataError(
             table=path.name,
-            row=twice["row"][1],
-            want="one label a visit",
-            got=f"visit {twice[schema.VISIT_ID][0]} twice",
+            want="true or false for some visit in the records",
+            got=f"{len(table)} rows, {len(known)} of them for such a visit",
         )
     wanted = [name for name in (schema.VISIT_ID, VALUE, PREDICTION_TIME) if name in known.columns]
     joined = visits.join(
@@ -49,77 +46,93 @@ def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
     return joined, {"labels of no visit in the records": len(table) - len(known)}
 
 
+def _check(path: Path, known: pl.DataFrame) -> None:
+    """Raise `DataError` for the first second label of a visit, or the first of another subject."""
+    twice = known.filter(~pl.col(schema.VISIT_ID).is_first_distinct())
+    for row, visit in twice.select("row", schema.VISIT_ID).head(1).iter_rows():
+        got = f"visit {visit} twice"
+        raise DataError(table=path.name, row=row, want="one label a visit", got=got)
+    wrong = known.filter(pl.col(schema.SUBJECT_ID) != pl.col("owner"))
+    columns = ("row", schema.VISIT_ID, "owner", schema.SUBJECT_ID)
+    for row, visit, owner, subject in wrong.select(columns).head(1).iter_rows():
+        want = f"{owner}, the subject of visit {visit}"
+        raise DataError(
+            table=path.name, column=schema.SUBJECT_ID, row=row, want=want, got=str(subject)
+        )
+
+
 def _read(path: Path) -> pl.DataFrame:
+    """Each row's number, subject_id, boolean_value, and visit_id, prediction_time or both."""
     if not path.is_file():
         raise DataError(table=str(path), want="a CSV or Parquet file of labels", got="no such file")
     try:
-        parquet = path.suffix == ".parquet"
+        parquet = path.suffix.lower() == ".parquet"
         table = pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
         got = str(error).splitlines()[0]
         raise DataError(table=path.name, want="a table of labels", got=got) from None
+    got = ", ".join(table.columns)
     for name in (schema.SUBJECT_ID, VALUE):
         if name not in table.columns:
-            got = ", ".join(table.columns)
             raise DataError(table=path.name, column=name, want="this column", got=got)
-    table = table.with_row_index("row", offset=1 if parquet else 2)
-    text = pl.col(VALUE).cast(pl.String).str.strip_chars().str.to_lowercase()
-    parsed = table.with_columns(text.replace_strict(_BOOLEANS, default=None).alias(VALUE))
-    bad = table.filter(parsed[VALUE].is_null() & table[VALUE].is_not_null())
-    if len(bad):
-        row, got = bad["row"][0], str(bad[VALUE][0])
-        raise DataError(table=path.name, column=VALUE, row=row, want="true or false", got=got)
-    if PREDICTION_TIME in table.columns:
-        parsed = parsed.with_columns(_times(path, table))
-    return parsed
+    ways = {schema.VISIT_ID: _whole, PREDICTION_TIME: _times}
+    ways = {name: way for name, way in ways.items() if name in table.columns}
+    if not ways:
+        where = f"{schema.VISIT_ID} or {PREDICTION_TIME}"
+        raise DataError(table=path.name, column=where, want="one of them", got=got)
+    ways |= {schema.SUBJECT_ID: _whole, VALUE: _booleans}
+    parsed = pl.DataFrame([way(path, table[name]) for name, way in ways.items()])
+    return parsed.with_row_index("row", offset=2)
 
 
-def _times(path: Path, table: pl.DataFrame) -> pl.Series:
-    column = table[PREDICTION_TIME]
-    if column.dtype.is_temporal():
-        return column.cast(pl.Datetime("us"))
-    text = column.cast(pl.String).str.replace("T", " ", literal=True)
-    formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
-    found = pl.select(
-        pl.coalesce(
-            text.str.to_datetime(form, strict=False, time_unit="us").alias(PREDICTION_TIME)
-            for form in formats
-        )
-    ).to_series()
-    bad = table.filter(found.is_null())
-    if len(bad):
-        raise DataError(
-            table=path.name,
-            column=PREDICTION_TIME,
-            row=bad["row"][0],
-            want="a time such as 2180-05-06 22:23:00",
-            got=str(bad[PREDICTION_TIME][0]),
-        )
+def _booleans(path: Path, column: pl.Series) -> pl.Series:
+    want = "true or false"
+    words = _texts(path, column, want).str.to_lowercase()
+    found = words.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+    _refuse(path, column, found.is_null() & ~words.is_in(_NOTHING), want)
     return found
 
 
-def _whole(path: Path, table: pl.DataFrame, name: str) -> pl.Series:
-    numbers = table[name].cast(pl.Int64, strict=False)
-    bad = table.filter(numbers.is_null())
-    if len(bad):
-        raise DataError(
-            table=path.name,
-            column=name,
-            row=bad["row"][0],
-            want="a whole number",
-            got=str(bad[name][0]),
-        )
+def _times(path: Path, column: pl.Series) -> pl.Series:
+    want = "a time such as 2180-05-06 22:23:00"
+    if column.dtype in (pl.Date, pl.Datetime):
+        found = column.cast(pl.Datetime("us"))
+    else:
+        words = _texts(path, column, want).str.strip_suffix("Z")
+        text = pl.lit(words.str.replace("T", " ", literal=True))
+        times = [text.str.to_datetime(form, strict=False, time_unit="us") for form in _FORMATS]
+        found = pl.select(pl.coalesce(times).alias(column.name)).to_series()
+    _refuse(path, column, found.is_null(), want)
+    return found
+
+
+def _whole(path: Path, column: pl.Series) -> pl.Series:
+    want = "a whole number"
+    numbers = whole_numbers(_texts(path, column, want))
+    _refuse(path, column, numbers.is_null(), want)
     return numbers
+
+
+def _texts(path: Path, column: pl.Series, want: str) -> pl.Series:
+    """The cells as a person reads them; raises `DataError` for a type that has no such thing."""
+    try:
+        return column.cast(pl.String).str.strip_chars()
+    except pl.exceptions.PolarsError:
+        got = str(column.dtype)
+        raise DataError(table=path.name, column=column.name, want=want, got=got) from None
+
+
+def _refuse(path: Path, column: pl.Series, bad: pl.Series, want: str) -> None:
+    """Raise `DataError` for the first bad cell."""
+    for place in bad.arg_true().head(1):
+        cell = column[place]
+        got = "an empty cell" if cell is None else str(cell)
+        raise DataError(table=path.name, column=column.name, row=place + 2, want=want, got=got)
 
 
 def _enclosing(labels: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
     spans = visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end").drop_nulls()
-    joined = labels.sort(PREDICTION_TIME).join_asof(
-        spans.sort("start"),
-        left_on=PREDICTION_TIME,
-        right_on="start",
-        by=schema.SUBJECT_ID,
-        strategy="backward",
-        check_sortedness=False,
-    )
-    return joined.filter(pl.col(PREDICTION_TIME) <= pl.col("end"))
+    pairs = labels.join(spans, on=schema.SUBJECT_ID, maintain_order="left_right")
+    inside = pairs.filter(pl.col(PREDICTION_TIME).is_between("start", "end"))
+    ordered = inside.sort("row", "start", maintain_order=True)
+    return ordered.unique("row", keep="last", maintain_order=True)

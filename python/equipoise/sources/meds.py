@@ -2,7 +2,9 @@
 
 What is odd: MEDS has no visits, so how they are found is declared in `MedsSettings`. MIMIC_IV_MEDS
 writes each lab twice (specimen taken, result) and stamps diagnoses at discharge; its MEDS_DEATH is
-any death. eICU_MEDS 0.1.0 stores the hospital's number in `hadm_id`, which is refused.
+any death. A discharge need not say how it ended: then a death within the visit decides, and one
+later on the same day leaves it open, for a death may have a date only. eICU_MEDS 0.1.0 stores the
+hospital's number in `hadm_id`, which is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError
-from equipoise.sources.attach import check_columns, damaged, scan
+from equipoise.sources.attach import check_columns, damaged, ids_of, scan
 from equipoise.sources.declaration import Dictionary, MixedEvents, Reader, Source, Stays, When
 from equipoise.tasks import OTHER_RACE, GroupSettings
 
@@ -26,6 +28,8 @@ SPLITS: Final = "metadata/subject_splits"
 BIRTH: Final = "MEDS_BIRTH"
 DEATH: Final = "MEDS_DEATH"
 BY_CODES: Final = "codes"
+#: What follows the name of a discharge that says nothing.
+SILENT: Final = ("", "UNK", "UNKNOWN")
 HADM_ID: Final = "hadm_id"
 ICD: Final = r"(?i)^(?:(diagnosis|procedure)//)?ICD(?://)?(9|10)(CM|PCS|PROC)?(?://|/)([A-Z0-9.]+)$"
 
@@ -105,8 +109,13 @@ def _events(settings: MedsSettings, read: Reader) -> MixedEvents:
         value="numeric_value",
         when=When("time"),
         name_codes=partial(name_codes, settings),
-        dictionary=Dictionary(CODES, ("code",), ("description",)) if read.has(CODES) else None,
+        dictionary=Dictionary(CODES, ("code",), ("description",)) if _filled(read, CODES) else None,
     )
+
+
+def _filled(read: Reader, table: str) -> bool:
+    """Whether an optional table is there and has a row."""
+    return read.has(table) and not scan(read.files(table)).head(1).collect().is_empty()
 
 
 def name_codes(settings: MedsSettings, codes: pl.DataFrame) -> pl.DataFrame:
@@ -168,13 +177,13 @@ def _starts(starts: Sequence[str]) -> pl.Expr:
 def _read_stays(settings: MedsSettings, read: Reader) -> Stays:
     visit = _visit_column(settings, read)
     files = read.files(DATA)
-    rows = scan(files).select(
+    rows = scan(files)
+    ids = ids_of(rows, visit) if visit else pl.lit(None, pl.Int64)
+    rows = rows.select(
         pl.col(schema.SUBJECT_ID).cast(pl.Int64),
         pl.col("time").cast(pl.Datetime("us")),
         "code",
-        pl.col(visit).cast(pl.Int64).alias(schema.VISIT_ID)
-        if visit
-        else pl.lit(None, pl.Int64).alias(schema.VISIT_ID),
+        ids.alias(schema.VISIT_ID),
     )
     wanted = [name for names in settings.groups.values() for name in names]
     wanted += [*settings.admission, *settings.discharge, BIRTH, DEATH]
@@ -188,6 +197,7 @@ def _read_stays(settings: MedsSettings, read: Reader) -> Stays:
         opens=_starts(settings.admission),
         closes=_starts(settings.discharge),
         died=pl.any_horizontal(rest.str.starts_with(word) for word in settings.died),
+        silent=rest.is_null() | rest.is_in(SILENT),
     )
     if spans is None:
         visits, oddities = _visits_by_time(marks)
@@ -200,13 +210,30 @@ def _read_stays(settings: MedsSettings, read: Reader) -> Stays:
         )
     death = marks.filter(pl.col("code") == DEATH).group_by(schema.SUBJECT_ID)
     visits = visits.join(death.agg(dod=pl.col("time").min()), on=schema.SUBJECT_ID, how="left")
+    oddities[f"discharges that do not say the outcome ({DEATH} does, or it is unknown)"] = int(
+        visits["silent"].sum()
+    )
+    visits = visits.with_columns(died=_outcome(visits["dod"].is_not_null().any()))
     visits = visits.sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
     subjects, more = _subjects(settings, marks, visits, read.groups)
-    if read.has(SPLITS):
+    if _filled(read, SPLITS):
         splits = _splits(read)
         subjects = subjects.join(splits, on=schema.SUBJECT_ID, how="left", maintain_order="left")
     ledger = pl.DataFrame(schema=dict(schema.LEDGER))
     return Stays(visits, subjects, ledger, {**oddities, **more})
+
+
+def _outcome(deaths_are_recorded: bool) -> pl.Expr:
+    """Whether the patient died in the visit, as far as discharge and death say."""
+    dod, end = pl.col("dod"), pl.col("end")
+    by_death = (
+        pl.when((dod >= pl.col("start")) & (dod <= end))
+        .then(pl.lit(value=True))
+        .when((dod.dt.date() == end.dt.date()).fill_null(value=False))
+        .then(pl.lit(None, pl.Boolean))
+        .otherwise(pl.lit(value=False) if deaths_are_recorded else pl.lit(None, pl.Boolean))
+    )
+    return pl.when("silent").then(by_death).otherwise("died")
 
 
 def _spans(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -234,6 +261,7 @@ def _visits_by_id(marks: pl.DataFrame, spans: pl.DataFrame, column: str) -> pl.D
         opened=pl.col("time").filter("opens").min(),
         closed=pl.col("time").filter("closes").max(),
         died=pl.col("died").filter("closes").any(),
+        silent=pl.col("silent").filter("closes").all() & pl.col("closes").any(),
         known=pl.col("closes").any(),
     )
     visits = spans.join(bounds, on=schema.VISIT_ID, how="left")
@@ -243,6 +271,7 @@ def _visits_by_id(marks: pl.DataFrame, spans: pl.DataFrame, column: str) -> pl.D
         start=pl.coalesce("opened", "first"),
         end=pl.coalesce("closed", "last"),
         died=pl.when("known").then("died"),
+        silent=pl.col("silent").fill_null(value=False),
     )
 
 
@@ -251,7 +280,8 @@ def _visits_by_time(marks: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     opened = marks.filter(pl.col("opens") & pl.col("time").is_not_null())
     opened = opened.unique([schema.SUBJECT_ID, "time"]).sort(schema.SUBJECT_ID, "time")
     closed = marks.filter(pl.col("closes") & pl.col("time").is_not_null())
-    closed = closed.group_by(schema.SUBJECT_ID, "time").agg(pl.col("died").any())
+    ends = closed.group_by(schema.SUBJECT_ID, "time")
+    closed = ends.agg(pl.col("died").any(), pl.col("silent").all())
     visits = opened.select(
         schema.SUBJECT_ID,
         pl.col("time").alias("start"),
@@ -269,7 +299,7 @@ def _visits_by_time(marks: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     )
     whole = pl.col("end").is_not_null() & (pl.col("end") <= pl.col("next")).fill_null(value=True)
     found = joined.filter(whole).select(
-        schema.SUBJECT_ID, pl.col(schema.VISIT_ID).cast(pl.Int64), "start", "end", "died"
+        schema.SUBJECT_ID, pl.col(schema.VISIT_ID).cast(pl.Int64), "start", "end", "died", "silent"
     )
     return found, {
         "admissions without a discharge before the next one (no visit)": len(joined) - len(found),

@@ -49,6 +49,7 @@ LABS: Final = ValueEvents(
 )
 #: Whether a row is of the same subject as that before it.
 _AS_BEFORE: Final = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()
+_FLAG: Final = pl.col("hospital_expire_flag")
 ITEM: Final = ("item",)
 ITEM_UNIT: Final = ("item", "unit")
 
@@ -84,7 +85,7 @@ def codes_named(
     for kind in kinds:
         if kind not in there:
             raise UsageError(f"{source} has no codes of kind {kind!r}; want {', '.join(there)}")
-    return tuple(there[kind] for kind in kinds)
+    return tuple(there[kind] for kind in dict.fromkeys(kinds))
 
 
 def read_stays(layout: Layout, read: Reader) -> Stays:
@@ -100,12 +101,14 @@ def read_stays(layout: Layout, read: Reader) -> Stays:
             admissions.filter(pl.col("outcome") == schema.USED)
             .sort(schema.SUBJECT_ID, "start", schema.VISIT_ID)
             .join(known, on=schema.SUBJECT_ID, how="left", maintain_order="left")
-            .with_columns(died=pl.col("hospital_expire_flag").cast(pl.Boolean))
+            .with_columns(died=_FLAG.replace_strict({0: False, 1: True}, default=None))
         )
         grouping = pool.submit(_groups, layout, visits, read.groups)
         patients = patients.with_columns(_fate_of_patient(patients, visits))
         ledger = [count_outcomes("patients", patients), count_outcomes("admissions", admissions)]
         subjects, oddities = grouping.result()
+        odd = visits.select((_FLAG.is_not_null() & pl.col("died").is_null()).sum()).item()
+        oddities["admissions whose hospital_expire_flag is neither true nor false (unknown)"] = odd
     return Stays(
         visits=visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died", "dod"),
         subjects=subjects,

@@ -32,7 +32,7 @@ CODES: Final[Mapping[str, CodeEvents]] = {
             visit="hadm_id",
             code="icd_code",
             system="icd_version",
-            systems={"9": "ICD9", "10": "ICD10"},
+            systems={"9": "ICD9", "9.0": "ICD9", "10": "ICD10", "10.0": "ICD10"},
             dictionary=Dictionary("d_icd_diagnoses", ("icd_code", "icd_version"), ("long_title",)),
         ),
         CodeEvents(
@@ -41,7 +41,10 @@ CODES: Final[Mapping[str, CodeEvents]] = {
             visit="hadm_id",
             code="icd_code",
             system="icd_version",
-            systems={"9": "ICD9PROC", "10": "ICD10PCS"},
+            systems={
+                **dict.fromkeys(("9", "9.0"), "ICD9PROC"),
+                **dict.fromkeys(("10", "10.0"), "ICD10PCS"),
+            },
             dictionary=Dictionary("d_icd_procedures", ("icd_code", "icd_version"), ("long_title",)),
             when=When("chartdate"),
         ),

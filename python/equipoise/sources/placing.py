@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, TypedDict
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import UsageError
-from equipoise.sources.declaration import When
+from equipoise.sources.declaration import Stays, When
 from equipoise.tasks import Window
 
 Moments = npt.NDArray[np.int64]
@@ -19,6 +20,11 @@ Moments = npt.NDArray[np.int64]
 UNKNOWN: Final = np.iinfo(np.int64).min
 NEVER: Final = np.iinfo(np.int64).max
 MINUTE: Final = 60_000_000
+#: What becomes of events, in the core's words.
+NO_TIME: Final = "no event time"
+OUTSIDE: Final = "outside every visit"
+LATE: Final = "after the window"
+WANTS_PREDICTION: Final = "until prediction: wants labels with a prediction_time"
 
 
 class Placing(TypedDict):
@@ -53,6 +59,30 @@ def placing_of(
     }
 
 
+def known_in_time(stays: Stays, visits: pl.DataFrame, window: Window) -> Stays:
+    """`stays` without what stands in the visits' own table and is known too late for `window`.
+
+    Whatever stands there has no time, and counts as known when its visit ends.
+    """
+    if stays.cells is None:
+        return stays
+    if window.anchor not in visits.columns:
+        raise UsageError(WANTS_PREDICTION)
+    limit = window.limit()
+    unknown = pl.col("end").is_null()
+    if window.anchor != "prediction_time":
+        unknown |= limit.is_null()
+    fate = pl.when(unknown).then(pl.lit(NO_TIME)).when(pl.col("end") > limit).then(pl.lit(LATE))
+    fates = visits.select(schema.VISIT_ID, fate=fate).drop_nulls("fate")
+
+    def kept(rows: pl.DataFrame | None) -> pl.DataFrame | None:
+        return None if rows is None else rows.join(fates, on=schema.VISIT_ID, how="anti")
+
+    cells = stays.cells.join(fates, on=schema.VISIT_ID, how="left")
+    cells = cells.with_columns(outcome=pl.coalesce("fate", "outcome")).drop("fate")
+    return replace(stays, codes=kept(stays.codes), values=kept(stays.values), cells=cells)
+
+
 def _stays(visits: pl.DataFrame, subject: str) -> tuple[str, Moments, Moments, Moments]:
     if visits["end"].null_count() == len(visits):
         raise UsageError("attach by time: the source does not say when visits end")
@@ -69,7 +99,7 @@ def _window(visits: pl.DataFrame, window: Window, when: When | None) -> tuple[Mo
             )
         return np.full(len(visits), window.minutes * MINUTE, np.int64), ends
     if window.anchor not in visits.columns:
-        raise UsageError("until prediction: wants labels with a prediction_time")
+        raise UsageError(WANTS_PREDICTION)
     limits = visits.select(window.limit().alias("limit"))["limit"]
     # A visit without a prediction lies before one that has it.
     return _moments(limits, NEVER if window.anchor == "prediction_time" else UNKNOWN), ends

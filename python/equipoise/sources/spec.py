@@ -13,8 +13,8 @@ from equipoise.errors import DataError
 
 Record = Literal["whole", "first_event", "last_known"]
 RECORDS: Final = ("whole", "first_event", "last_known")
-#: What cannot be a group: other columns of subjects.
-RESERVED: Final = (*schema.SUBJECTS, schema.PERSON_ID)
+#: What cannot be a group: other columns of subjects, and of their visits.
+RESERVED: Final = (*schema.SUBJECTS, schema.PERSON_ID, schema.VISIT_ID)
 #: Keys of codes and values that say how a table of events is read, and how the visits' own cells.
 OF_TABLES: Final = ("visit", "code", "value", "unit", "time")
 OF_CELLS: Final = ("null", "name")
@@ -182,7 +182,14 @@ def read_spec(path: Path | str) -> Spec:
         raise root.wrong("tasks", "at least one task: [tasks.NAME]", "none")
     if not spec.codes and not spec.values:
         raise root.wrong("codes", "at least one of [[codes]] and [[values]]", "none")
+    _check_once(root, "values", [column for part in spec.values for column in part.columns])
     return spec
+
+
+def _check_once(part: _Section, key: str, columns: Sequence[str]) -> None:
+    for place, column in enumerate(columns):
+        if column in columns[:place]:
+            raise part.wrong(key, "each column once", column)
 
 
 def _visits(part: _Section) -> VisitsSpec:
@@ -251,6 +258,7 @@ def _events(part: _Section, *, is_code: bool) -> EventsSpec:
         time=part.text("time"),
     )
     part.done()
+    _check_once(part, "columns", spec.columns)
     needed = ("visit", "code") if is_code else ("visit", "code", "value")
     if spec.table:
         for key in needed:

@@ -104,9 +104,10 @@ def _read_stays(
     if people is None:
         people = used.select(schema.SUBJECT_ID).unique(maintain_order=True)
     else:
-        people = people.with_columns(_fate_of_subject(used).alias("outcome"))
-        ledgers.append(count_outcomes("subjects", people))
-        people = people.filter(pl.col("outcome") == schema.USED).drop("outcome")
+        # Apart: a group may be called anything.
+        fates = people.select(_fate_of_subject(used).alias("outcome"))
+        ledgers.append(count_outcomes("subjects", fates))
+        people = people.filter(fates["outcome"] == schema.USED)
     names = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", GIVEN]
     return Stays(used.select(names), people, pl.concat(ledgers), {})
 
@@ -164,11 +165,13 @@ def _visits(stream: ArrowStream, columns: EventColumns) -> pl.DataFrame:
 
 def _labels(frame: pl.DataFrame, name: str) -> pl.Series:
     labels = frame[name]
+    if labels.dtype.is_float():
+        labels = labels.fill_nan(None)  # What pandas makes of booleans and nulls.
     wrong = labels.is_in([0, 1]).not_() if labels.dtype.is_numeric() else None
     if labels.dtype not in (pl.Boolean, pl.Null) and (wrong is None or wrong.any()):
         got = labels.dtype if wrong is None else labels.filter(wrong)[0]
         raise DataError(table="visits", column=name, want="true, false, 0, 1 or null", got=str(got))
-    return labels.cast(pl.Boolean).alias(GIVEN)
+    return (labels == 1 if wrong is not None else labels.cast(pl.Boolean)).alias(GIVEN)
 
 
 def _subjects(stream: ArrowStream, subject: str) -> pl.DataFrame:

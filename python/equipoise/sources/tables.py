@@ -23,12 +23,12 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    whole_numbers,
 )
 from equipoise.sources.spec import EventsSpec, GroupSpec, Spec, TaskSpec, read_spec
 from equipoise.tasks import OTHER_RACE, GroupSettings, Task
 
 MORTALITY: Final = "in_hospital_mortality"
-TIMES: Final = ("start", "end", "death")
 #: Before the names of the table's own columns, which may be any.
 OWN: Final = "of the table: "
 
@@ -103,12 +103,14 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     )
     if spec.visits.start:
         fate = fate.when(pl.col("start").is_null()).then(pl.lit("no start"))
+    if spec.visits.person:
+        fate = fate.when(pl.col(_own(spec.visits.person)).is_null()).then(pl.lit("no person"))
     rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
     used = rows.filter(pl.col("outcome") == schema.USED)
     visits = used.sort(schema.SUBJECT_ID, "order", schema.VISIT_ID, nulls_last=True)
     oddities: dict[str, int] = {}
     for task in spec.tasks:
-        label, more = _labels(task, visits)
+        label, more = _labels(table, task, visits)
         visits = visits.with_columns(label)
         oddities |= more
     known = any(task.name == MORTALITY for task in spec.tasks)
@@ -140,47 +142,48 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
     columns += [group.column for group in spec.groups]
     columns += [name for task in spec.tasks for name in (task.column, *task.unknown)]
     columns += [name for part in (*spec.codes, *spec.values) for name in part.columns]
-    kinds: dict[str, ColumnKind] = dict.fromkeys((name for name in columns if name), "text")
-    times = {name: getattr(visits, name) for name in TIMES}
-    kinds |= dict.fromkeys((name for name in times.values() if name), "time")
-    rows = read(visits.table, kinds).rename(_own)
-    words = [_own(name) for name, kind in kinds.items() if kind == "text"]
+    texts: dict[str, ColumnKind] = dict.fromkeys((name for name in columns if name), "text")
+    rows = read(visits.table, texts).rename(_own)
     rows = rows.with_columns(
-        pl.when(~pl.col(name).is_in(visits.null)).then(pl.col(name)).alias(name) for name in words
+        pl.when(~pl.col(name).is_in(visits.null)).then(pl.col(name)).alias(name)
+        for name in rows.columns
     )
     number = pl.int_range(1, len(rows) + 1, dtype=pl.Int64)
-    nothing = pl.lit(None, pl.Datetime("us"))
-    start, end, dod = (pl.col(_own(column)) if column else nothing for column in times.values())
     subject = _number(rows[_own(visits.subject)]) if visits.subject else number
-    visit = _visit_ids(spec, rows[_own(visits.visit)]) if visits.visit else number
+    visit = _visit_ids(spec, read, rows[_own(visits.visit)]) if visits.visit else number
     ids = (subject.alias(schema.SUBJECT_ID), visit.alias(schema.VISIT_ID))
-    named = rows.with_columns(*ids, start=start, end=end, dod=dod)
+    named = rows.with_columns(*ids, *_times(spec, read))
     order = _order(rows[_own(visits.order)]) if visits.order else named["start"]
     return named.with_columns(order.alias("order"))
 
 
-def _visit_ids(spec: Spec, text: pl.Series) -> pl.Series:
+def _times(spec: Spec, read: Reader) -> list[pl.Series | pl.Expr]:
+    """start, end and dod, read apart: a column of times may be one of words, too."""
+    columns = {"start": spec.visits.start, "end": spec.visits.end, "dod": spec.visits.death}
+    kinds: dict[str, ColumnKind] = dict.fromkeys(filter(None, columns.values()), "time")
+    times = read(spec.visits.table, kinds) if kinds else pl.DataFrame()
+    nothing = pl.lit(None, pl.Datetime("us"))
+    return [(times[column] if column else nothing).alias(name) for name, column in columns.items()]
+
+
+def _visit_ids(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
     """Raises `DataError` for ids that are no numbers if tables of events name visits by them."""
-    odd = (_whole(text).is_null() & text.is_not_null()).arg_true()
+    odd = (whole_numbers(text).is_null() & text.is_not_null()).arg_true()
     if len(odd) and any(part.table for part in (*spec.codes, *spec.values)):
+        files = read.files(spec.visits.table)
         raise DataError(
-            table=spec.visits.table,
+            table=files[0].name if len(files) == 1 else spec.visits.table,
             column=spec.visits.visit,
-            row=odd[0] + 2,
+            row=odd[0] + 2 if len(files) == 1 else None,
             want="a whole number, for tables of events name visits by it",
             got=repr(text[odd[0]]),
         )
     return _number(text)
 
 
-def _whole(text: pl.Series) -> pl.Series:
-    """Whole numbers as the core reads ids, `101.0` of writers that know no other null as 101."""
-    return text.str.extract(r"^(-?\d+)(?:\.0*)?$", 1).cast(pl.Int64, strict=False)
-
-
 def _number(text: pl.Series) -> pl.Series:
     """Whole numbers as they are; other texts by their place in the sorted list of all of them."""
-    numbers = _whole(text)
+    numbers = whole_numbers(text)
     if numbers.null_count() == text.null_count():
         return numbers
     return text.rank("dense").cast(pl.Int64) - 1
@@ -188,13 +191,13 @@ def _number(text: pl.Series) -> pl.Series:
 
 def _order(text: pl.Series) -> pl.Series:
     """What sorts as numbers do, whole or not, or else as texts."""
-    for numbers in (_whole(text), text.cast(pl.Float64, strict=False)):
+    for numbers in (whole_numbers(text), text.cast(pl.Float64, strict=False)):
         if numbers.null_count() == text.null_count():
             return numbers
     return text
 
 
-def _labels(task: TaskSpec, visits: pl.DataFrame) -> tuple[pl.Series, dict[str, int]]:
+def _labels(table: str, task: TaskSpec, visits: pl.DataFrame) -> tuple[pl.Series, dict[str, int]]:
     word = pl.col(_own(task.column))
     known = pl.when(word.is_in(task.true)).then(True).when(word.is_in(task.false)).then(False)
     excluded = pl.lit(value=False)
@@ -205,7 +208,7 @@ def _labels(task: TaskSpec, visits: pl.DataFrame) -> tuple[pl.Series, dict[str, 
     if len(frame) and not frame["label"].is_not_null().any():
         got = ", ".join(frame["word"].drop_nulls().unique().sort()[:4]) or "nothing"
         want = " or ".join((*task.true, *task.false))
-        raise DataError(table="visits", column=task.column, want=want, got=got)
+        raise DataError(table=table, column=task.column, want=want, got=got)
     label = frame.select(pl.when(~pl.col("excluded")).then("label")).to_series()
     oddities = {f"{task.name}: neither true nor false (unknown)": int(odd.sum())}
     if task.unknown:
@@ -245,9 +248,11 @@ def _group(spec: GroupSpec, words: pl.Series, groups: GroupSettings) -> tuple[pl
         race, unknown = groups.race_group(words)
         return race.alias(spec.name), unknown
     if spec.kind == "age":
-        years = words.cast(pl.Float64, strict=False).floor()
-        band = pl.DataFrame({"age": years}).select(groups.age_band(pl.col("age"))).to_series()
-        return band.alias(spec.name), years.null_count() - words.null_count()
+        number = pl.lit(words.cast(pl.Float64, strict=False))
+        # In polars, what is not a number is above all ages.
+        years = pl.select(age=pl.when(number.is_finite()).then(number.floor()))
+        band = years.select(groups.age_band(pl.col("age"))).to_series()
+        return band.alias(spec.name), years["age"].null_count() - words.null_count()
     return words.fill_null("Unknown").alias(spec.name), 0
 
 

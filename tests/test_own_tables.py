@@ -1,0 +1,135 @@
+"""Corners of specs and of anyone's own visits: many files, columns that mean two things, nulls."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import equipoise as eq
+from equipoise import schema
+
+SPEC = """
+[visits]
+table = "stays"
+subject = "patient"
+visit = "stay"
+start = "from"
+person = "person"
+
+[tasks.dead]
+column = "fate"
+true = ["1"]
+false = ["0"]
+
+[groups]
+age = { column = "years", kind = "age" }
+
+[[values]]
+columns = ["sodium"]
+"""
+STAYS = """patient,stay,from,person,fate,years,sodium
+1,10,2020-01-02,x,1,80,140
+1,11,2020-01-01,x,0,80,141
+2,20,2020-01-03,y,0,30,142
+"""
+EVENTS = """
+[[codes]]
+table = "drugs"
+visit = "stay"
+code = "drug"
+"""
+
+
+def read(root: Path, spec: str = SPEC, stays: str | pl.DataFrame = STAYS) -> eq.VisitRecords:
+    if isinstance(stays, str):
+        (root / "stays.csv").write_text(stays)
+    else:
+        stays.write_parquet(root / "stays.parquet")
+    (root / "own.toml").write_text(spec)
+    return eq.read_tables(root, root / "own.toml")
+
+
+def ids(records: eq.VisitRecords) -> list[int]:
+    return records.visits[schema.VISIT_ID].to_list()
+
+
+def test_an_odd_id_has_a_row_in_one_file_only(tmp_path: Path) -> None:
+    (tmp_path / "drugs.csv").write_text("stay,drug\n10,insulin\n")
+    odd = STAYS.replace("20,2020", "20a,2020")
+    with pytest.raises(eq.DataError, match="stays.csv, column stay, row 4: want a whole number"):
+        read(tmp_path, SPEC + EVENTS, odd)
+    (tmp_path / "stays.csv").unlink()
+    (tmp_path / "stays").mkdir()
+    (tmp_path / "stays" / "1.csv").write_text(STAYS)
+    (tmp_path / "stays" / "2.csv").write_text(odd)
+    with pytest.raises(eq.DataError, match="stays, column stay: want a whole number"):
+        eq.read_tables(tmp_path, tmp_path / "own.toml")
+
+
+def test_a_lone_table_may_have_ids_that_are_texts(tmp_path: Path) -> None:
+    assert ids(read(tmp_path)) == [11, 10, 20]
+    assert ids(read(tmp_path, stays=STAYS.replace("20,2020", "20a,2020"))) == [1, 0, 2]
+    assert ids(read(tmp_path, stays=STAYS.replace(",2020", ".0,2020"))) == [11, 10, 20]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('start = "from"', 'start = "from"\norder = "from"'),
+        ('start = "from"', 'start = "from"\nend = "from"\ndeath = "from"'),
+        ('"years", kind = "age"', '"from"'),
+        ('columns = ["sodium"]', 'columns = ["sodium"]\n[[codes]]\ncolumns = ["from"]'),
+    ],
+)
+def test_a_column_of_times_may_be_one_of_words(tmp_path: Path, old: str, new: str) -> None:
+    records = read(tmp_path, SPEC.replace(old, new))
+    assert ids(records) == [11, 10, 20]
+    assert records.visits["start"].to_list() == [datetime(2020, 1, day) for day in (1, 2, 3)]
+    days = ["2020-01-01", "2020-01-02", "2020-01-03"]
+    assert records.code_table["code"].to_list() == (days if "codes" in new else [])
+    assert records.save(tmp_path / "records").is_dir()
+
+
+def test_visits_of_no_person_are_counted_and_left_out(tmp_path: Path) -> None:
+    """Nobody knows on which side of a split they belong; eICU is read so, too."""
+    records = read(tmp_path, stays=STAYS + "3,30,2020-01-04,,0,50,143\n")
+    stays = records.ledger.filter(table="stays")
+    assert dict(stays.select("outcome", "rows").iter_rows()) == {"no person": 1, "used": 3}
+    assert sorted(len(part) for part in records.split(fraction=0.5)) == [1, 1]
+
+
+def test_an_age_that_is_no_number_is_unknown(tmp_path: Path) -> None:
+    stays = pl.read_csv(STAYS.encode()).with_columns(years=pl.Series([80.5, 80.5, float("nan")]))
+    records = read(tmp_path, stays=stays)
+    assert records.subjects["age"].to_list() == [">=75", "Unknown"]
+    assert records.oddities["subjects whose age is not understood (Unknown)"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[[values]]\ncolumns = ["sodium"]', "column values: want each column once; got 'sodium'"),
+        ('[[codes]]\ncolumns = ["person", "person"]', "codes[0].columns: want each column once"),
+        ('[[codes]]\ncolumns = ["person"]\ntime = "from"', "codes[0].time: want only keys that"),
+        (f'{EVENTS}\nnull = ["none"]', "codes[0].null: want only keys that mean something"),
+        (f'{EVENTS}\nname = "column=value"', "codes[0].name: want only keys that mean"),
+        ('[[values]]\ncolumns = ["years"]\nkind = "x"', "values[1].kind: want only keys that"),
+        ('[groups.visit_id]\ncolumn = "fate"', "column groups.visit_id: want another name than"),
+        ('[groups.synthetic]\ncolumn = "fate"', "column groups.synthetic: want another name"),
+    ],
+)
+def test_what_a_spec_cannot_say(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(eq.DataError) as caught:
+        read(tmp_path, f"{SPEC}\n{more}")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["patient", "stay", "from", "fate", "years", "sodium"])
+def test_structs_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    stays = pl.read_csv(STAYS.encode(), try_parse_dates=True)
+    stays = stays.with_columns(pl.struct(a=pl.col(name)).alias(name))
+    with pytest.raises(eq.DataError, match=f"stays.parquet, column {name}: want"):
+        read(tmp_path, stays=stays)
