@@ -256,10 +256,22 @@ def test_a_small_hospital(small: Path) -> None:
     assert records.subjects["age_band"].to_list() == [">=75", "Unknown"]
     assert records.subjects["race"].to_list() == ["Other/Unknown"] * 2
     assert list(records.oddities.values())[-1] == 1
+    assert records.oddities["hospital stays with an unknown outcome (no label)"] == 1
     assert records.subjects[schema.PERSON_ID].to_list() == [0, 0]
     assert outcomes(records, "diagnosis") == {"used": 1, "unknown visit": 1, "no code": 1}
     assert records.lab_table["lab"].to_list() == ["pH", "pH, units"]
     assert records.lab_values.tolist() == [7.2, 7.0]
+
+
+def test_ages_of_a_column_of_floats(small: Path) -> None:
+    wanted = eq.read_eicu(small).subjects
+    rows = pl.read_csv(small / "patient.csv", infer_schema=False)
+    years = rows["age"].replace("> 89", "89").cast(pl.Float64, strict=False)
+    (small / "patient.csv").unlink()
+    rows.with_columns(age=years).write_parquet(small / "patient.parquet")
+    assert eq.read_eicu(small).subjects.equals(wanted)
+    twice = eq.read_eicu(small, codes=["diagnosis", "diagnosis"])
+    assert len(twice.codes) == len(eq.read_eicu(small).codes)
 
 
 def test_bad_cells_are_named(small: Path) -> None:

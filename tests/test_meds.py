@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +229,49 @@ def test_a_small_dataset_without_metadata(tmp_path: Path) -> None:
     assert by_time.visits[schema.LABEL].to_list() == [True]
     first = next(iter(by_time.oddities.items()))
     assert first == ("admissions without a discharge before the next one (no visit)", 1)
+
+
+@pytest.mark.parametrize("visits", [None, "codes"])
+def test_a_discharge_that_says_nothing_is_no_survival(tmp_path: Path, visits: str | None) -> None:
+    deaths = {1: at(4), 2: at(5) + timedelta(hours=8), 3: at(7), 4: None}
+    rows: list[Row] = []
+    for subject, death in deaths.items():
+        stays = [("HOSPITAL_ADMISSION//X", at(3)), ("HOSPITAL_DISCHARGE//UNK", at(5))]
+        for code, time in stays:
+            rows.append((subject, time, code, None, subject))
+        if death:
+            rows.append((subject, death, "MEDS_DEATH", None, None))
+    settings = MedsSettings(visits=visits)
+    records = eq.read_meds(dataset(tmp_path / "deaths", rows), settings=settings)
+    # In the stay; on its last day; later; never, where deaths are recorded.
+    assert records.visits[schema.LABEL].to_list() == [True, None, False, False]
+    (silent,) = (n for name, n in records.oddities.items() if "do not say the outcome" in name)
+    assert silent == 4
+    alive = [row for row in rows if row[2] != "MEDS_DEATH"]
+    with pytest.raises(eq.UsageError, match="cannot say in_hospital_mortality"):
+        eq.read_meds(dataset(tmp_path / "no deaths", alive), settings=settings)
+
+
+@pytest.mark.parametrize("dtype", [pl.Float64, pl.String])
+def test_visit_ids_of_other_types(tmp_path: Path, dtype: type[pl.DataType]) -> None:
+    wanted = eq.read_meds(dataset(tmp_path / "a", ROWS))
+    path = dataset(tmp_path / "b", ROWS) / "data" / "train" / "0.parquet"
+    frame = pl.read_parquet(path)
+    frame.with_columns(frame["hadm_id"].cast(pl.Float64).cast(dtype)).write_parquet(path)
+    got = eq.read_meds(tmp_path / "b")
+    assert got.visits.equals(wanted.visits)
+    assert got.ledger.equals(wanted.ledger)
+    assert got.lab_values.tolist() == wanted.lab_values.tolist()
+
+
+def test_metadata_without_a_row_are_no_metadata(tmp_path: Path) -> None:
+    root = dataset(tmp_path, ROWS)
+    (root / "metadata").mkdir()
+    nothing = {"code": pl.String, "description": pl.String}
+    pl.DataFrame(schema=nothing).write_parquet(root / "metadata" / "codes.parquet")
+    splits = {"subject_id": pl.Int64, "split": pl.String}
+    pl.DataFrame(schema=splits).write_parquet(root / "metadata" / "subject_splits.parquet")
+    assert eq.read_meds(root).subjects[schema.SPLIT].null_count() == 2
 
 
 def test_bad_datasets(tmp_path: Path) -> None:

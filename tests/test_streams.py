@@ -272,7 +272,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a label that is none": (
         {"visits": VISITS.with_columns(label=pl.lit(2)), "codes": codes()},
-        "visits, column label: want true, false, 0, 1 or null; got 2",
+        "visits, column label, row 2: want true, false, 0, 1 or null; got 2",
     ),
     "text as a visit": (
         {"visits": VISITS.with_columns(visit_id=pl.lit("x")), "codes": codes()},
@@ -311,6 +311,22 @@ def test_rows_are_counted_over_batches(threads: int) -> None:
         eq.read_events(VISITS, values=stream, threads=threads)
     error = caught.value
     assert (error.table, error.column, error.row) == ("values", "visit_id", 100_002)
+
+
+@pytest.mark.parametrize("name", ["outcome", "len", "row", "start", "died"])
+def test_groups_may_be_called_as_ours_are(name: str) -> None:
+    wanted = eq.read_events(VISITS, subjects=SUBJECTS, values=values())
+    got = eq.read_events(VISITS, subjects=SUBJECTS.rename({"ward": name}), values=values())
+    assert got.subjects.rename({name: "ward"}).equals(wanted.subjects)
+    assert got.ledger.equals(wanted.ledger)
+
+
+def test_labels_as_pandas_writes_those_with_nulls() -> None:
+    floats = pl.Series([1.0, 0.0, float("nan"), 0.0])
+    got = eq.read_events(VISITS.with_columns(label=floats), values=values())
+    assert got.visits.equals(eq.read_events(VISITS, values=values()).visits)
+    with pytest.raises(eq.DataError, match="row 2: want true, false, 0, 1 or null; got 0.5"):
+        eq.read_events(VISITS.with_columns(label=floats / 2), values=values())
 
 
 def test_what_is_no_stream_is_bad_usage() -> None:

@@ -165,13 +165,18 @@ def _visits(stream: ArrowStream, columns: EventColumns) -> pl.DataFrame:
 
 def _labels(frame: pl.DataFrame, name: str) -> pl.Series:
     labels = frame[name]
-    if labels.dtype.is_float():
-        labels = labels.fill_nan(None)  # What pandas makes of booleans and nulls.
-    wrong = labels.is_in([0, 1]).not_() if labels.dtype.is_numeric() else None
-    if labels.dtype not in (pl.Boolean, pl.Null) and (wrong is None or wrong.any()):
-        got = labels.dtype if wrong is None else labels.filter(wrong)[0]
-        raise DataError(table="visits", column=name, want="true, false, 0, 1 or null", got=str(got))
-    return (labels == 1 if wrong is not None else labels.cast(pl.Boolean)).alias(GIVEN)
+    want = "true, false, 0, 1 or null"
+    if labels.dtype in (pl.Boolean, pl.Null):
+        return labels.cast(pl.Boolean).alias(GIVEN)
+    if not labels.dtype.is_numeric():
+        raise DataError(table="visits", column=name, want=want, got=str(labels.dtype))
+    # NaN is what pandas makes of booleans and nulls.
+    numbers = labels.cast(pl.Float64).fill_nan(None)
+    wrong = ((numbers != 0) & (numbers != 1)).fill_null(value=False).arg_true()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(table="visits", column=name, row=row + 2, want=want, got=str(labels[row]))
+    return (numbers == 1).alias(GIVEN)
 
 
 def _subjects(stream: ArrowStream, subject: str) -> pl.DataFrame:
