@@ -220,7 +220,11 @@ def test_a_window_leaves_later_events_out(demo: Path, records: eq.VisitRecords) 
     assert outcomes(early, "lab") == {"used": len(offsets) - late, "after the window": late}
     assert early.visits.equals(records.visits)
     assert early.config["until"] == "admission+24h"
-    for until, message in (("soon", "want admission"), ("discharge-1h", "minutes since admission")):
+    for until, message in (
+        ("soon", "want admission"),
+        (f"admission+{'9' * 5000}h", "want admission"),
+        ("discharge-1h", "minutes since admission"),
+    ):
         with pytest.raises(eq.UsageError, match=message):
             eq.read_eicu(demo, until=until)
 
@@ -272,6 +276,17 @@ def test_ages_of_a_column_of_floats(small: Path) -> None:
     assert eq.read_eicu(small).subjects.equals(wanted)
     twice = eq.read_eicu(small, codes=["diagnosis", "diagnosis"])
     assert len(twice.codes) == len(eq.read_eicu(small).codes)
+
+
+def test_offsets_that_are_no_minutes_are_refused_by_strict(small: Path) -> None:
+    path = small / "diagnosis.csv"
+    path.write_text(path.read_text().replace("2,5,\n9,5,401.9", "2,,401.9\n2,soon,401.9"))
+    patient = small / "patient.csv"
+    patient.write_text(PATIENT.replace("Martian", "Caucasian"))
+    options = {"until": "admission+24h"}
+    assert outcomes(eq.read_eicu(small, **options), "diagnosis")["no event time"] == 2
+    with pytest.raises(eq.DataError, match=r"diagnosis\.csv, column diagnosisoffset, row 4: an"):
+        eq.read_eicu(small, strict=True, **options)
 
 
 def test_bad_cells_are_named(small: Path) -> None:

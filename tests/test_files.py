@@ -46,6 +46,21 @@ def test_folders_that_are_linked_to_are_walked_once(tmp_path: Path) -> None:
     assert found(tmp_path) == ["labs/a/0.csv", "labs/b/1.csv", "labs/b/deep/2.csv"]
 
 
+def test_what_links_lead_to_twice_counts_once(tmp_path: Path) -> None:
+    touch(tmp_path, "labs/0.csv", "elsewhere/1.csv", "elsewhere/deep/2.csv")
+    for name in ("b", "c"):
+        (tmp_path / "labs" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "labs" / "again.csv").symlink_to(tmp_path / "labs" / "0.csv")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "labs")
+    assert found(tmp_path) == ["labs/0.csv", "labs/b/1.csv", "labs/b/deep/2.csv"]
+
+
+def test_what_writers_leave_beside_the_parts_is_no_part(tmp_path: Path) -> None:
+    left = ("labs/._0.csv", "labs/_temporary/0/0.csv", "labs/.ipynb_checkpoints/0.csv")
+    touch(tmp_path, "labs/0.csv", *left)
+    assert found(tmp_path) == ["labs/0.csv"]
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -233,7 +233,7 @@ def test_a_small_dataset_without_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("visits", [None, "codes"])
 def test_a_discharge_that_says_nothing_is_no_survival(tmp_path: Path, visits: str | None) -> None:
-    deaths = {1: at(4), 2: at(5) + timedelta(hours=8), 3: at(7), 4: None}
+    deaths = {1: at(4), 2: at(5) + timedelta(hours=8), 3: at(7), 4: None, 5: at(1)}
     rows: list[Row] = []
     for subject, death in deaths.items():
         stays = [("HOSPITAL_ADMISSION//X", at(3)), ("HOSPITAL_DISCHARGE//UNK", at(5))]
@@ -243,10 +243,10 @@ def test_a_discharge_that_says_nothing_is_no_survival(tmp_path: Path, visits: st
             rows.append((subject, death, "MEDS_DEATH", None, None))
     settings = MedsSettings(visits=visits)
     records = eq.read_meds(dataset(tmp_path / "deaths", rows), settings=settings)
-    # In the stay; on its last day; later; never, where deaths are recorded.
-    assert records.visits[schema.LABEL].to_list() == [True, None, False, False]
+    # In the stay; on its last day; later; never, where deaths are recorded; and before it.
+    assert records.visits[schema.LABEL].to_list() == [True, None, False, False, None]
     (silent,) = (n for name, n in records.oddities.items() if "do not say the outcome" in name)
-    assert silent == 4
+    assert silent == 5
     alive = [row for row in rows if row[2] != "MEDS_DEATH"]
     with pytest.raises(eq.UsageError, match="cannot say in_hospital_mortality"):
         eq.read_meds(dataset(tmp_path / "no deaths", alive), settings=settings)
@@ -262,6 +262,63 @@ def test_visit_ids_of_other_types(tmp_path: Path, dtype: type[pl.DataType]) -> N
     assert got.visits.equals(wanted.visits)
     assert got.ledger.equals(wanted.ledger)
     assert got.lab_values.tolist() == wanted.lab_values.tolist()
+
+
+@pytest.mark.parametrize("wrong", [pl.Series(["H11"]), pl.Series([10.5]), pl.Series(["1e3"])])
+def test_visit_ids_that_are_no_numbers_are_named(tmp_path: Path, wrong: pl.Series) -> None:
+    path = dataset(tmp_path, ROWS) / "data" / "train" / "0.parquet"
+    frame = pl.read_parquet(path)
+    ids = frame["hadm_id"].cast(wrong.dtype).scatter(2, wrong)
+    frame.with_columns(hadm_id=ids).write_parquet(path)
+    with pytest.raises(eq.DataError) as caught:
+        eq.read_meds(tmp_path)
+    error = caught.value
+    assert (error.table, error.column, error.got) == ("0.parquet", "hadm_id", str(wrong[0]))
+    assert error.want == "a whole number"
+
+
+def test_missing_visit_ids_of_pandas(tmp_path: Path) -> None:
+    wanted = eq.read_meds(dataset(tmp_path / "a", ROWS))
+    path = dataset(tmp_path / "b", ROWS) / "data" / "train" / "0.parquet"
+    frame = pl.read_parquet(path)
+    ids = frame["hadm_id"].cast(pl.Float64).fill_null(float("nan"))
+    frame.with_columns(hadm_id=ids).write_parquet(path)
+    got = eq.read_meds(tmp_path / "b")
+    assert got.visits.equals(wanted.visits)
+    assert got.ledger.equals(wanted.ledger)
+
+
+STAYS: list[Row] = [
+    (1, at(1), "HOSPITAL_ADMISSION//X", None, 10),
+    (1, at(9), "HOSPITAL_DISCHARGE//HOME", None, 10),
+    (2, at(1), "HOSPITAL_ADMISSION//X", None, 20),
+    (2, at(3), "HOSPITAL_DISCHARGE//HOME", None, 20),
+    (2, at(4), "HOSPITAL_ADMISSION//X", None, 21),
+    (2, at(6), "HOSPITAL_DISCHARGE//HOME", None, 21),
+    (2, at(2), "SEEN", None, None),
+    (2, at(5), "SEEN", None, None),
+    (2, at(5), "LAB//1", 2.5, None),
+    (2, at(8), "SEEN", None, None),
+    (2, None, "SEEN", None, None),
+]
+
+
+@pytest.mark.parametrize("until", [None, "admission+1d"])
+def test_events_in_visits_that_the_task_left_out(tmp_path: Path, until: str | None) -> None:
+    """The second visit is back within 30 days of the first one, which ends the record."""
+    root = dataset(tmp_path, STAYS)
+    settings = MedsSettings(visits="codes")
+    records = eq.read_meds(root, "readmission_30d", settings=settings, until=until)
+    assert records.visits["start"].to_list() == [at(1), at(1)]
+    codes = outcomes(records, "data (codes)")
+    assert codes.pop("opens or closes a visit") == 6
+    assert codes == {
+        "used": 1,
+        "visit left out by the task": 1,
+        "outside every visit": 1,
+        "no event time": 1,
+    }
+    assert outcomes(records, "data (values)") == {"visit left out by the task": 1}
 
 
 def test_metadata_without_a_row_are_no_metadata(tmp_path: Path) -> None:

@@ -290,6 +290,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"subjects": SUBJECTS.rename({"sex": "label"}), "codes": codes()},
         "subjects, column label: want another name for a group",
     ),
+    "a group called subject_id": (
+        {
+            "visits": VISITS.rename({"subject_id": "mrn"}),
+            "subjects": SUBJECTS.rename({"subject_id": "mrn", "sex": "subject_id"}),
+            "columns": eq.EventColumns(subject="mrn"),
+            "codes": codes(),
+        },
+        "subjects, column subject_id: want another name for a group",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -195,6 +196,28 @@ def test_what_is_normal_stays_counted(hospital: Path, task: str) -> None:
     left_out = ("visit left out by the task" in reasons, len(records.visits))
     assert left_out == ((True, 2) if task == "readmission_30d" else (False, 3))
     assert records.config["strict"] is True
+
+
+@pytest.mark.parametrize("convert", [lambda path: path, to_gzip, to_parquet])
+@pytest.mark.parametrize("options", [{"until": "admission+48h"}, {"attach_by_time": True}])
+def test_times_that_cannot_be_read_are_refused(
+    hospital: Path, convert: Callable[[Path], Path], options: dict[str, Any]
+) -> None:
+    row = "3,2,,50912,9,"
+    spoil(hospital, "labevents", ",comments\n", ",charttime\n")
+    spoil(hospital, "labevents", '"a,\nb"', "2150-01-02 10:00:00")
+    spoil(hospital, "labevents", LAB, f"5,2,22,50912,2,\n6,2,22,50912,2,22/02/2150\n{row}\n")
+    spoil(hospital, "labevents", row, f"{row}22/02/2150")
+    name = convert(hospital / "labevents.csv").name
+    counted = eq.read_mimic_iv(hospital, **options).ledger
+    assert "no event time" in set(counted["outcome"])
+    with pytest.raises(eq.DataError, match="strict refuses that") as caught:
+        eq.read_mimic_iv(hospital, strict=True, **options)
+    error = caught.value
+    assert (error.table, error.column, error.row) == (name, "charttime", 4)
+    assert error.got == '"22/02/2150"'
+    # Where no time is asked for, none is looked at.
+    assert len(eq.read_mimic_iv(hospital, strict=True)) == 2
 
 
 def test_visits_that_a_task_leaves_out_hide_no_unknown_ones(hospital: Path) -> None:

@@ -74,7 +74,18 @@ def _placed(reading: Reading, events: MixedEvents, visits: pl.DataFrame) -> tupl
         check_columns(files, [events.visit, *events.lab, events.value])
         return files, events.visit
     how = Attaching(events.visit, events.subject, [*events.lab, events.value], events.when)
-    return attach(files, how, visits, reading.window, reading.scratch), VISIT
+    left_out = _left_out(reading) if events.visit is None else None
+    return attach(files, how, visits, reading.window, reading.scratch, left_out), VISIT
+
+
+def _left_out(reading: Reading) -> pl.DataFrame | None:
+    """The visits that the task leaves out: to place events in them wants more than their ids."""
+    if reading.left_out is None or not len(reading.left_out):
+        return None
+    ids = pl.Series(reading.left_out, dtype=pl.Int64)
+    return reading.source.read_stays(reading).visits.filter(
+        pl.col(schema.VISIT_ID).is_in(ids.implode())
+    )
 
 
 def _rows(

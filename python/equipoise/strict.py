@@ -1,9 +1,10 @@
 """What `strict` refuses: rows left out, and oddities, that speak of bad data.
 
-Whatever is not listed here is normal and stays counted: events without a visit id, value, code or
-time; those outside every visit or after a window; visits that a task leaves out or whose outcome is
-not known; patients without an admission; a subject with two values of a group, of which a rule
-takes one; whatever a person asked to leave out.
+So do times of events that are asked for and cannot be read. Whatever is not listed here is normal
+and stays counted: events without a visit id, value, code or time; those outside every visit or
+after a window; visits that a task leaves out or whose outcome is not known; patients without an
+admission; a subject with two values of a group, of which a rule takes one; whatever a person asked
+to leave out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from equipoise import _core, schema
 from equipoise.errors import DataError
 from equipoise.reading import Reading
 from equipoise.sources.declaration import CodeEvents, Source, ValueEvents
+from equipoise.sources.placing import NO_TIME
 
 #: Outcomes of rows, in any table.
 BAD_ROWS: Final = (
@@ -74,6 +76,7 @@ def refuse(
     """
     found = list(_bad(reading.source, ledger, oddities or {}))
     if not found:
+        _check_times(reading, ledger)
         return
     first, *others = found
     also = "; ".join(f"{odd.table}: {odd}" if odd.table else str(odd) for odd in others)
@@ -99,6 +102,33 @@ def _bad(source: Source, ledger: pl.DataFrame, oddities: Mapping[str, int]) -> I
     for name, count in oddities.items():
         if count and any(part in name for part in BAD_ODDITIES):
             yield Oddity(None, name, count, None)
+
+
+def _check_times(reading: Reading, ledger: pl.DataFrame) -> None:
+    """Raise `DataError` for the first time of an event that cannot be read; no time is normal.
+
+    To the core both are the same, so that tables with such rows are looked at once more; streams
+    are gone by then.
+    """
+    untimed = ledger.filter((pl.col("outcome") == NO_TIME) & (pl.col("rows") > 0))["table"]
+    tables: list[CodeEvents | ValueEvents] = [*reading.source.codes, *reading.source.values]
+    for events in tables:
+        if not events.when or events.table not in untimed or events.table in reading.streams:
+            continue
+        kind = "time" if events.when.unit == "time" else "float"
+        try:
+            for file in reading.files(events.table):
+                _core.read_table([file], [(events.when.column, kind)], threads=reading.threads)
+        except DataError as cell:
+            raise DataError(
+                "an event's time cannot be read and strict refuses that",
+                table=cell.table,
+                column=cell.column,
+                row=cell.row,
+                want=cell.want,
+                got=cell.got,
+                hint=f"Without strict it is counted ({NO_TIME})",
+            ) from None
 
 
 def _first_row(reading: Reading, visits: pl.DataFrame, odd: Oddity) -> DataError:

@@ -167,7 +167,8 @@ _ANCHORS: Final[Mapping[str, Literal["start", "end", "prediction_time"]]] = {
 
 def window_of(text: str) -> Window:
     """A window such as `admission+24h`, `discharge-1d` or `prediction`; raises `UsageError`."""
-    match = re.fullmatch(r"(admission|discharge|prediction)(?:([+-]\d+)(m|h|d))?", text.strip())
+    form = r"(admission|discharge|prediction)(?:([+-]\d{1,12})(m|h|d))?"
+    match = re.fullmatch(form, text.strip())
     if match is None:
         raise UsageError(
             f"until: want admission+24h, discharge-1d, prediction or the like (m, h, d), got {text}"

@@ -51,11 +51,39 @@ def scan(files: Sequence[Path]) -> pl.LazyFrame:
 
 
 def ids_of(rows: pl.LazyFrame, column: str) -> pl.Expr:
-    """A column as whole numbers; pandas' `123.0` among texts and floats is 123."""
-    if rows.collect_schema()[column].is_integer():
+    """A column as whole numbers, as the core reads them: pandas' `123.0` is 123, its NaN is null.
+
+    What is none is null, too: `check_ids` refuses it.
+    """
+    kind = rows.collect_schema()[column]
+    if kind.is_integer():
         return pl.col(column).cast(pl.Int64)
-    text = pl.col(column).cast(pl.String).str.strip_chars().str.strip_suffix(".0")
-    return text.replace("", None).cast(pl.Int64)
+    digits = _text(column, kind).str.extract(r"^(-?[0-9]+)(?:\.0*)?$")
+    return digits.cast(pl.Int64, strict=False)
+
+
+def check_ids(files: Sequence[Path], column: str) -> None:
+    """Raise `DataError` for the first cell of `column` that is neither empty nor a whole number."""
+    for file in files:
+        check_columns([file], [column])
+        rows = scan([file])
+        kind = rows.collect_schema()[column]
+        if kind.is_integer():
+            continue
+        cells = rows.select(cell=_text(column, kind), id=ids_of(rows, column))
+        wrong = cells.filter((pl.col("cell") != "") & pl.col("id").is_null())
+        try:
+            found = wrong.head(1).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            raise damaged([file], error) from None
+        if len(found):
+            got = found["cell"][0]
+            raise DataError(table=file.name, column=column, want="a whole number", got=got)
+
+
+def _text(column: str, kind: pl.DataType) -> pl.Expr:
+    known = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+    return known.cast(pl.String).str.strip_chars()
 
 
 def check_columns(files: Sequence[Path], columns: Sequence[str]) -> None:
@@ -83,22 +111,27 @@ def attach(
     visits: pl.DataFrame,
     window: Window | None,
     out: Path,
+    left_out: pl.DataFrame | None = None,
 ) -> list[Path]:
     """Write each file's events to `out`: `VISIT`, the wanted columns, and `FATE` (null: kept).
 
-    One file at a time, so that memory is bounded by the largest. Raises `DataError`, and
-    `UsageError` if the visits do not have what the window is counted from.
+    Events in visits that are `left_out` get their ids, for the reader to say so. One file at a
+    time, so that memory is bounded by the largest. Raises `DataError`, and `UsageError` if the
+    visits do not have what the window is counted from.
     """
     columns = [how.visit, how.subject, *how.columns, how.when.column]
     wanted = list(dict.fromkeys(column for column in columns if column))
     check_columns(files, wanted)
-    limits = _limits(visits, window)
+    limits = _limits(visits, window).with_columns(__known=True)
+    if left_out is not None:
+        limits = pl.concat([limits, _limits(left_out, None)], how="diagonal")
+    right = limits.lazy() if how.visit else _owners(limits).lazy()
     written = []
     for number, file in enumerate(files):
         path = out / f"{len(list(out.iterdir()))}-{number}.parquet"
         events = scan([file]).select(wanted)
         events = events.with_columns(_time(how.when, events.collect_schema()).alias(AT))
-        placed = _by_id(events, how, limits) if how.visit else _by_time(events, how, limits)
+        placed = _by_id(events, how, right) if how.visit else _by_time(events, how, right)
         fate = _fate(how, window)
         kept = placed.select(
             pl.when(fate.is_null()).then(pl.col(VISIT)).alias(VISIT),
@@ -113,19 +146,34 @@ def attach(
     return written
 
 
-def _limits(visits: pl.DataFrame, window: Window | None) -> pl.LazyFrame:
+def _limits(visits: pl.DataFrame, window: Window | None) -> pl.DataFrame:
     """Each visit's id, subject, start and end, and the last moment that counts."""
     if window is not None and window.anchor not in visits.columns:
         raise UsageError(WANTS_PREDICTION)
     limit = window.limit() if window else pl.lit(None, pl.Datetime("us"))
-    frame = visits.select(
+    return visits.select(
         pl.col(schema.VISIT_ID).alias(VISIT),
         pl.col(schema.SUBJECT_ID).alias("__subject"),
         pl.col("start").alias("__start"),
         pl.col("end").alias("__end"),
         limit.alias("__limit"),
     )
-    return frame.lazy()
+
+
+def _owners(limits: pl.DataFrame) -> pl.DataFrame:
+    """For each moment (`__from`) of a subject's visits the one that encloses what follows, or none.
+
+    Of several it is the one that began last, as in the core.
+    """
+    dated = limits.drop_nulls(["__start", "__end"])
+    after = pl.col("__end") + pl.duration(microseconds=1)
+    moments = [dated.select("__subject", at.alias("__from")) for at in (pl.col("__start"), after)]
+    changes = pl.concat(moments).unique()
+    inside = pl.col("__from").is_between("__start", "__end")
+    enclosing = changes.join(dated, on="__subject").filter(inside).sort("__start", VISIT)
+    keys = ["__subject", "__from"]
+    owners = enclosing.unique(keys, keep="last", maintain_order=True)
+    return changes.join(owners, on=keys, how="left").sort("__from")
 
 
 def _time(when: When, schema_: pl.Schema) -> pl.Expr:
@@ -139,25 +187,20 @@ def _time(when: When, schema_: pl.Schema) -> pl.Expr:
 
 def _by_id(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.LazyFrame:
     events = events.with_columns(ids_of(events, how.visit or "").alias(VISIT))
-    return events.join(limits.with_columns(__known=True), on=VISIT, how="left")
+    return events.join(limits, on=VISIT, how="left")
 
 
-def _by_time(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.LazyFrame:
-    """The visit that encloses an event; at the very moment where two meet, the later one."""
+def _by_time(events: pl.LazyFrame, how: Attaching, owners: pl.LazyFrame) -> pl.LazyFrame:
     left = events.with_columns(pl.col(how.subject or "").cast(pl.Int64).alias("__subject"))
-    right = limits.filter(pl.col("__end").is_not_null()).sort("__start")
-    right = right.with_columns(pl.col("__start").alias("__from"), __known=True)
     timed = left.filter(pl.col(AT).is_not_null()).sort(AT)
     joined = timed.join_asof(
-        right,
+        owners,
         left_on=AT,
         right_on="__from",
         by="__subject",
         strategy="backward",
         check_sortedness=False,
     )
-    inside = pl.col(AT) <= pl.col("__end")
-    joined = joined.with_columns(pl.when(inside).then(pl.col(VISIT)).alias(VISIT))
     untimed = left.filter(pl.col(AT).is_null())
     return pl.concat([joined, untimed], how="diagonal")
 

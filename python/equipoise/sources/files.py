@@ -11,6 +11,9 @@ from equipoise.errors import DataError
 from equipoise.sources.declaration import Source
 
 SUFFIXES: Final = (".csv.gz", ".csv", ".parquet")
+#: How names begin that are no part of a table, for Hadoop and Arrow as for us: what a writer left
+#: half done, and what notebooks and other systems put beside the parts.
+HIDDEN: Final = (".", "_")
 
 
 def find_table(root: Path, folders: Sequence[str], table: str) -> list[Path]:
@@ -71,13 +74,17 @@ def _files_of(root: Path, folders: Sequence[str], table: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """All tables below a folder, sorted; folders that are linked to are walked once."""
-    found, walked = [], set()
+    """All tables below a folder, sorted; links are followed, and each real file counts once."""
+    found: dict[str, Path] = {}
+    walked = set()
     for here, inner, names in os.walk(folder, followlinks=True):
         walked.add(os.path.realpath(here))
-        inner[:] = [n for n in inner if os.path.realpath(Path(here, n)) not in walked]
-        found += [Path(here, name) for name in names if name.endswith(SUFFIXES)]
-    return sorted(found)
+        shown = sorted(name for name in inner if not name.startswith(HIDDEN))
+        inner[:] = [n for n in shown if os.path.realpath(Path(here, n)) not in walked]
+        for name in sorted(names):
+            if name.endswith(SUFFIXES) and not name.startswith(HIDDEN):
+                found.setdefault(os.path.realpath(Path(here, name)), Path(here, name))
+    return sorted(found.values())
 
 
 def _check_apart(table: str, files: Sequence[Path]) -> None:

@@ -2,9 +2,9 @@
 
 What is odd: MEDS has no visits, so how they are found is declared in `MedsSettings`. MIMIC_IV_MEDS
 writes each lab twice (specimen taken, result) and stamps diagnoses at discharge; its MEDS_DEATH is
-any death. A discharge need not say how it ended: then a death within the visit decides, and one
-later on the same day leaves it open, for a death may have a date only. eICU_MEDS 0.1.0 stores the
-hospital's number in `hadm_id`, which is refused.
+any death. A discharge need not say how it ended: then a death within the visit decides, and any
+other by the end of its last day leaves it open, for a death may have a date only. eICU_MEDS 0.1.0
+stores the hospital's number in `hadm_id`, which is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError
-from equipoise.sources.attach import check_columns, damaged, ids_of, scan
+from equipoise.sources.attach import check_columns, check_ids, damaged, ids_of, scan
 from equipoise.sources.declaration import Dictionary, MixedEvents, Reader, Source, Stays, When
 from equipoise.tasks import OTHER_RACE, GroupSettings
 
@@ -177,6 +177,8 @@ def _starts(starts: Sequence[str]) -> pl.Expr:
 def _read_stays(settings: MedsSettings, read: Reader) -> Stays:
     visit = _visit_column(settings, read)
     files = read.files(DATA)
+    if visit:
+        check_ids(files, visit)
     rows = scan(files)
     ids = ids_of(rows, visit) if visit else pl.lit(None, pl.Int64)
     rows = rows.select(
@@ -229,7 +231,7 @@ def _outcome(deaths_are_recorded: bool) -> pl.Expr:
     by_death = (
         pl.when((dod >= pl.col("start")) & (dod <= end))
         .then(pl.lit(value=True))
-        .when((dod.dt.date() == end.dt.date()).fill_null(value=False))
+        .when((dod.dt.date() <= end.dt.date()).fill_null(value=False))
         .then(pl.lit(None, pl.Boolean))
         .otherwise(pl.lit(value=False) if deaths_are_recorded else pl.lit(None, pl.Boolean))
     )

@@ -183,7 +183,7 @@ def _subjects(stream: ArrowStream, subject: str) -> pl.DataFrame:
     """subject_id, each group as text (null is Unknown), and split and person_id as they are."""
     frame = _frame("subjects", stream, (subject,))
     ids = _cast("subjects", frame, subject, pl.Int64, "whole numbers", schema.SUBJECT_ID)
-    taken = (schema.LABEL, schema.SYNTHETIC)
+    taken = (schema.SUBJECT_ID, schema.LABEL, schema.SYNTHETIC)
     groups = [name for name in frame.columns if name != subject]
     for name in groups:
         if name in taken:
