@@ -90,11 +90,11 @@ def test_the_hint_names_a_folder_or_nothing(tmp_path: Path) -> None:
         assert hint in str(caught.value)
 
 
-def test_flags_that_are_no_truth_are_unknown(tmp_path: Path) -> None:
+def test_flags_and_versions_that_are_not_understood_are_counted(tmp_path: Path) -> None:
     people = "subject_id,gender,anchor_age,anchor_year,dod\n1,F,60,2180,\n2,M,60,2180,\n"
     stays = "subject_id,hadm_id,admittime,dischtime,insurance,race,hospital_expire_flag\n"
     day = "2180-01-01 00:00:00,2180-01-02 00:00:00,Other,WHITE"
-    codes = "hadm_id,icd_code,icd_version\n7,I10,10.0\n8,4019,9\n"
+    codes = "hadm_id,icd_code,icd_version\n7,I10,10.0\n8,4019,9\n8,X,8\n7,Y,\n"
     labs = "subject_id,hadm_id,itemid,charttime,valuenum\n1,7,1,2180-01-01 01:00:00,2\n"
     for name, text in {
         "patients": people,
@@ -109,6 +109,12 @@ def test_flags_that_are_no_truth_are_unknown(tmp_path: Path) -> None:
     assert records.visits["label"].to_list() == [None, True]
     (odd,) = (n for name, n in records.oddities.items() if "neither true nor false" in name)
     assert odd == 1
-    assert sorted(records.code_table["system"]) == ["ICD10", "ICD9"]
+    assert sorted(records.code_table["system"]) == ["", "8", "ICD10", "ICD9"]
+    strange = "visits' codes whose icd_version in diagnoses_icd is not understood"
+    assert records.oddities[strange] == 2
     with pytest.raises(DataError, match="neither true nor false"):
+        eq.read_mimic_iv(tmp_path, strict=True)
+    path = tmp_path / "admissions.csv"
+    path.write_text(path.read_text().replace(",2\n", ",0\n"))
+    with pytest.raises(DataError, match="icd_version in diagnoses_icd is not understood"):
         eq.read_mimic_iv(tmp_path, strict=True)

@@ -35,7 +35,7 @@ from equipoise.reading import (
     read_side_by_side,
     values_of_rows,
 )
-from equipoise.sources.declaration import Source, Stays
+from equipoise.sources.declaration import Source, Stays, odd_systems
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
 from equipoise.sources.placing import known_in_time
@@ -358,8 +358,9 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
         codes.append(rest)
     cells = count_cells(stays.cells, left_out)
     coded, measured = join_codes(codes, len(visits)), join_values(values, len(visits))
+    more = {**more, **odd_systems(source, coded.table, coded.codes)}
     if reading.strict:
-        refuse(reading, visits, pl.concat([cells, coded.ledger, measured.ledger]))
+        refuse(reading, visits, pl.concat([cells, coded.ledger, measured.ledger]), more)
     of_stays = stays.ledger.select(list(schema.LEDGER))
     of_visits = ledger_of("visits", fates.items())
     ledger = pl.concat([of_stays, of_visits, cells, coded.ledger, measured.ledger])

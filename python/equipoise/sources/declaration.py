@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from equipoise.tasks import GroupSettings, Task
@@ -177,6 +179,21 @@ def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
     counts = judged.select("outcome").with_row_index("row", offset=2).group_by("outcome")
     made = counts.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("row").min().cast(pl.Int64))
     return made.sort("outcome").select(pl.lit(table).alias("table"), "outcome", "rows", "row")
+
+
+def odd_systems(
+    source: Source, table: pl.DataFrame, codes: npt.NDArray[np.int32]
+) -> dict[str, int]:
+    """How many `codes` (rows of `table`) are of no system that their source knows, where any is."""
+    odd: dict[str, int] = {}
+    for events in source.codes:
+        if events.systems:
+            known = pl.col("system").is_in(list(set(events.systems.values())))
+            strange = table.select((pl.col("kind") == events.kind) & ~known).to_series()
+            if count := int(strange.to_numpy()[codes].sum()):
+                name = f"visits' codes whose {events.system} in {events.table} is not understood"
+                odd[name] = count
+    return odd
 
 
 def whole_numbers(texts: pl.Series) -> pl.Series:
