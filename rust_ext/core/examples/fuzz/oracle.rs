@@ -135,7 +135,7 @@ fn name(kind: Kind, parts: &[&[u8]]) -> Option<Option<String>> {
     }
     let mut texts = Vec::new();
     for part in parts {
-        if std::str::from_utf8(part).is_err() || part.contains(&0) {
+        if std::str::from_utf8(part).is_err() || part.contains(&0) || part.contains(&0x1f) {
             return None;
         }
         texts.push(plain(part).trim().to_owned());

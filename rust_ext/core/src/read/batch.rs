@@ -3,10 +3,10 @@
 use super::number::parse_id;
 use crate::error::{Error, Result};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef, Int64Array};
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, Int64Array, TimestampMicrosecondArray};
 use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, TimeUnit};
 use std::ops::Range;
 
 /// A batch of Arrow columns and where it stands in its table.
@@ -31,12 +31,7 @@ impl Batch<'_> {
     pub fn cast(&self, place: usize, to: &DataType, want: &'static str) -> Result<ArrayRef> {
         let array = &self.columns[place];
         let options = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(array, to, &options).map_err(|_| Error::Type {
-            table: self.table.to_owned(),
-            column: self.names[place].clone(),
-            want,
-            got: array.data_type().to_string(),
-        })
+        cast_with_options(array, to, &options).map_err(|_| self.other_type(place, want))
     }
 
     /// Column `place` as whole numbers, from integers, whole floats (NaN is null) or text.
@@ -73,6 +68,29 @@ impl Batch<'_> {
             return ids.collect();
         }
         Ok(self.cast(place, &DataType::Int64, want)?.as_primitive::<Int64Type>().clone())
+    }
+
+    /// Column `place` as microseconds since 1970. A number is no time, whatever it counts.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if it holds no dates or times.
+    pub fn times(&self, place: usize) -> Result<TimestampMicrosecondArray> {
+        let want = "times";
+        let found = self.columns[place].data_type();
+        let dated = matches!(
+            found,
+            DataType::Null | DataType::Date32 | DataType::Date64 | DataType::Timestamp(..)
+        );
+        if !dated {
+            return Err(self.other_type(place, want));
+        }
+        let times = self.cast(place, &DataType::Timestamp(TimeUnit::Microsecond, None), want)?;
+        Ok(times.as_primitive::<TimestampMicrosecondType>().clone())
+    }
+
+    fn other_type(&self, place: usize, want: &'static str) -> Error {
+        let got = self.columns[place].data_type().to_string();
+        Error::Type { table: self.table.to_owned(), column: self.names[place].clone(), want, got }
     }
 
     /// The error that cell `row` of column `place` is not `want`.

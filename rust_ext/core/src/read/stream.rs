@@ -93,9 +93,12 @@ impl Pieces {
     fn next(&mut self, name: &str) -> std::result::Result<Option<Piece>, Failure> {
         while !self.ended {
             let Some(batch) = self.batch.take() else {
-                self.batch = self.batches.next().transpose().map_err(|error| {
+                let made = caught(|| self.batches.next().transpose());
+                let made = made.map_err(|panic| format!("a batch that cannot be read ({panic})"));
+                let made = made.and_then(|made| made.map_err(|error| error.to_string()));
+                self.batch = made.map_err(|got| {
                     self.ended = true;
-                    (self.number, Error::Stream { table: name.into(), got: error.to_string() })
+                    (self.number, Error::Stream { table: name.into(), got })
                 })?;
                 self.ended = self.batch.is_none();
                 continue;

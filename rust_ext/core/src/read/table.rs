@@ -95,8 +95,8 @@ impl Sink for Columns {
     fn row(&mut self, row: Row<'_>) -> Result<()> {
         for (place, (column, kind)) in self.columns.iter_mut().zip(&self.kinds).enumerate() {
             let text = row.text(place)?;
-            let known = column.push(text.trim_ascii());
-            if !known || (*kind == Kind::Id && text.trim_ascii().is_empty()) {
+            let text = text.trim();
+            if !column.push(text) || (*kind == Kind::Id && text.is_empty()) {
                 return Err(row.wrong(place, kind.want()));
             }
         }
@@ -119,11 +119,12 @@ impl Sink for Columns {
                     let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;
                     for (row, text) in texts.as_string::<i64>().iter().enumerate() {
                         let text = text.unwrap_or_default().trim();
-                        if !column.push(text) {
+                        if text.contains('\0') || !column.push(text) {
                             return Err(batch.wrong(place, row, kind.want(), text));
                         }
                     }
                 }
+                Kind::Time => column.extend(&(Arc::new(batch.times(place)?) as ArrayRef)),
                 _ => column.extend(&batch.cast(place, &kind.arrow(), kind.want())?),
             }
         }

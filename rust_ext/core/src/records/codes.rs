@@ -1,6 +1,6 @@
 //! Coded events (diagnoses, procedures, medications): the set of codes of every visit.
 
-use super::columns::names_of;
+use super::columns::Names;
 use super::order::{Settler, sort_settled};
 use super::placing::Placer;
 use super::visits::Placed;
@@ -10,7 +10,6 @@ use crate::keys::{TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::word::Word;
 use crate::read::{Batch, Input, Run, SEPARATOR, Sink, scan};
-use arrow_array::{Array, LargeStringArray};
 use hashbrown::HashMap;
 
 /// For every visit its codes, ascending and unique.
@@ -195,17 +194,13 @@ impl Sink for Codes<'_> {
 
     fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
         let mut places = self.placer.columns(batch)?;
-        let parts = (0..self.parts)
-            .map(|place| names_of(batch, place))
-            .collect::<Result<Vec<LargeStringArray>>>()?;
+        let parts = (0..self.parts).map(|place| Names::of(batch, place));
+        let parts = parts.collect::<Result<Vec<Names>>>()?;
         for row in 0..batch.len() {
             let placed = self.placer.of_batch(&mut places, row);
-            let text = |part: usize| {
-                let array = &parts[part];
-                if array.is_valid(row) { array.value(row) } else { "" }
-            };
+            let text = |part: usize| parts[part].text(row);
             let short = self.short(|part| Word::of(text(part).as_bytes(), 0, text(part).len()));
-            self.add(placed, short, |part| Ok(text(part)))?;
+            self.add(placed, short, |part| parts[part].part(row, batch))?;
         }
         Ok(())
     }

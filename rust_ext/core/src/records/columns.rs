@@ -1,7 +1,7 @@
 //! The columns of a batch of values: what names the lab, and the value.
 
-use crate::error::Result;
-use crate::keys::{IntKeys, TextKeys};
+use crate::error::{Error, Result};
+use crate::keys::{IntKeys, MOST_KEYS, TextKeys};
 use crate::read::number::{Number, UNSCALED, number_of, number_of_single, parse_number, scaled_of};
 use crate::read::{Batch, NAME, SEPARATOR, is_name, is_text};
 use arrow_array::builder::LargeStringBuilder;
@@ -19,7 +19,39 @@ pub(super) enum Labs {
 /// The columns that name a lab, in a batch.
 pub(super) enum LabColumn {
     Ints(Int64Array),
-    Texts(Vec<LargeStringArray>),
+    Texts(Vec<Names>),
+}
+
+/// What a row calls its lab.
+#[derive(Clone, Copy)]
+pub(super) enum LabName<'a> {
+    Int(i64),
+    Text(&'a [u8]),
+}
+
+impl Labs {
+    /// The number of `name`, a new one if it was not seen before; for a lab that has a value, as
+    /// records must have room for all that are numbered.
+    #[inline(always)]
+    pub fn number(&mut self, name: LabName<'_>) -> Result<u32> {
+        let number = match (self, name) {
+            (Self::Ints(keys), LabName::Int(id)) => keys.number(id),
+            (Self::Texts(keys), LabName::Text(name)) => keys.number(name),
+            _ => return Err(Error::Shape("labs are all numbers or all texts".into())),
+        };
+        within(number as usize)?;
+        Ok(number)
+    }
+}
+
+/// A lab's number is below what records have room for.
+#[inline(always)]
+pub(super) fn within(lab: usize) -> Result<()> {
+    if lab >= MOST_KEYS {
+        let limit = MOST_KEYS as u64;
+        return Err(Error::TooMany { table: "labs".into(), what: "names", limit });
+    }
+    Ok(())
 }
 
 impl LabColumn {
@@ -27,7 +59,7 @@ impl LabColumn {
         match labs {
             Labs::Ints(_) => Ok(Self::Ints(batch.ids(0)?)),
             Labs::Texts(_) => (0..parts)
-                .map(|place| names_of(batch, place))
+                .map(|place| Names::of(batch, place))
                 .collect::<Result<_>>()
                 .map(Self::Texts),
         }
@@ -41,29 +73,29 @@ impl LabColumn {
         }
     }
 
+    /// What names the lab of a row, written to `name` if it is text; none if nothing does.
     #[inline(always)]
-    pub fn number(&self, row: usize, labs: &mut Labs, name: &mut Vec<u8>) -> Option<u32> {
-        match (self, labs) {
-            (Self::Ints(ids), Labs::Ints(keys)) => {
-                ids.is_valid(row).then(|| keys.number(ids.value(row)))
-            }
-            (Self::Texts(parts), Labs::Texts(keys)) => {
+    pub fn name<'a>(
+        &self,
+        row: usize,
+        batch: &Batch<'_>,
+        name: &'a mut Vec<u8>,
+    ) -> Result<Option<LabName<'a>>> {
+        match self {
+            Self::Ints(ids) => Ok(ids.is_valid(row).then(|| LabName::Int(ids.value(row)))),
+            Self::Texts(parts) => {
                 name.clear();
                 for (place, part) in parts.iter().enumerate() {
                     if place > 0 {
                         name.push(SEPARATOR);
                     }
-                    if part.is_valid(row) {
-                        let text = part.value(row).trim();
-                        name.extend_from_slice(text.as_bytes());
-                    }
-                    if place == 0 && name.is_empty() {
-                        return None;
+                    name.extend_from_slice(part.part(row, batch)?.trim().as_bytes());
+                    if name.is_empty() {
+                        return Ok(None);
                     }
                 }
-                Some(keys.number(name))
+                Ok(Some(LabName::Text(name)))
             }
-            _ => None,
         }
     }
 }
@@ -86,19 +118,37 @@ pub(super) fn texts_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArr
 }
 
 /// A column of parts of names.
-pub(super) fn names_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArray> {
-    let texts = texts_of(batch, place)?;
-    if is_name(texts.values()) {
-        return Ok(texts);
+pub(super) struct Names {
+    place: usize,
+    texts: LargeStringArray,
+    /// Whether a text may be none that a name can have.
+    doubtful: bool,
+}
+
+impl Names {
+    pub fn of(batch: &Batch<'_>, place: usize) -> Result<Self> {
+        let texts = texts_of(batch, place)?;
+        let ends = texts.value_offsets();
+        let (start, end) = (ends[0] as usize, ends[texts.len()] as usize);
+        let doubtful = !is_name(&texts.values()[start..end]);
+        Ok(Self { place, texts, doubtful })
     }
-    // Somewhere; what stands between the rows of a slice does not count.
-    for (row, text) in texts.iter().enumerate() {
-        let text = text.unwrap_or_default();
-        if !is_name(text.as_bytes()) {
-            return Err(batch.wrong(place, row, NAME, text));
+
+    /// The text of a row as it stands, empty for null.
+    #[inline(always)]
+    pub fn text(&self, row: usize) -> &str {
+        if self.texts.is_valid(row) { self.texts.value(row) } else { "" }
+    }
+
+    /// The same as part of a name.
+    #[inline(always)]
+    pub fn part(&self, row: usize, batch: &Batch<'_>) -> Result<&str> {
+        let text = self.text(row);
+        if self.doubtful && !is_name(text.as_bytes()) {
+            return Err(batch.wrong(self.place, row, NAME, text));
         }
+        Ok(text)
     }
-    Ok(texts)
 }
 
 /// Integers as text; few different ones follow each other, as versions of codes do.

@@ -8,9 +8,9 @@ use crate::read::number::{Number, number_of, parse_id, parse_number, parse_time}
 use crate::read::word::Word;
 use crate::read::{Batch, is_text};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, TimestampMicrosecondType};
+use arrow_array::types::Float64Type;
 use arrow_array::{Array, Int64Array};
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::DataType;
 
 /// Unit of a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,10 +234,8 @@ impl Clock {
         }
         match self {
             Self::Calendar => {
-                let to = DataType::Timestamp(TimeUnit::Microsecond, None);
-                let times = batch.cast(column, &to, "times")?;
-                let times = times.as_primitive::<TimestampMicrosecondType>().iter();
-                Ok(times.map(|time| time.unwrap_or(UNKNOWN)).collect())
+                let times = batch.times(column)?;
+                Ok(times.iter().map(|time| time.unwrap_or(UNKNOWN)).collect())
             }
             Self::Minutes => {
                 let numbers = batch.cast(column, &DataType::Float64, "minutes")?;

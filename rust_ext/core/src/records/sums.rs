@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::order::{Settler, sort_settled};
 use super::packed::{COUNT_BITS, COUNT_MASK, LAB_BITS, LAB_MASK, Odd, Packed};
+use crate::error::Result;
 use crate::memory::reserved;
 use crate::read::number::Number;
 
@@ -49,17 +50,17 @@ impl Sums {
         }
     }
 
-    /// Adds a value of the current visit.
+    /// Adds a value of the current visit; only what is one needs its lab's number.
     #[inline(always)]
-    pub fn add(&mut self, lab: u32, number: Number) -> Outcome {
+    pub fn add(&mut self, number: Number, lab: impl FnOnce() -> Result<u32>) -> Result<Outcome> {
         match number {
-            Number::Scaled(value) => self.add_scaled(lab, value),
-            Number::Decimal(mantissa, exponent) => self.add_odd(lab, mantissa, exponent),
-            Number::Empty => return Outcome::NoValue,
-            Number::NotFinite => return Outcome::NotFinite,
-            Number::Text => return Outcome::NotANumber,
+            Number::Scaled(value) => self.add_scaled(lab()?, value),
+            Number::Decimal(mantissa, exponent) => self.add_odd(lab()?, mantissa, exponent),
+            Number::Empty => return Ok(Outcome::NoValue),
+            Number::NotFinite => return Ok(Outcome::NotFinite),
+            Number::Text => return Ok(Outcome::NotANumber),
         }
-        Outcome::Used
+        Ok(Outcome::Used)
     }
 
     /// The same for a scaled value.
@@ -179,7 +180,7 @@ mod tests {
             let mut oracle = BTreeMap::<(u32, u32), (i64, u64)>::new();
             for &(visit, lab, value) in &rows {
                 sums.turn_to(visit);
-                prop_assert_eq!(sums.add(lab, Number::Scaled(value)), Outcome::Used);
+                prop_assert!(matches!(sums.add(Number::Scaled(value), || Ok(lab)), Ok(Outcome::Used)));
                 let (sum, count) = oracle.entry((visit, 199 - lab)).or_default();
                 (*sum, *count) = (*sum + value, *count + 1);
             }

@@ -1,13 +1,13 @@
 //! Lab events: the exact mean of every (visit, lab), in one pass and in memory that grows with the
 //! number of such pairs, not with rows.
 
-use super::columns::{LabColumn, Labs, Numbers, numbers_of};
+use super::columns::{LabColumn, LabName, Labs, Numbers, numbers_of, within};
 use super::packed::combine;
 use super::placing::{ASK, NO_ID, Placer};
 use super::sums::Sums;
 use super::{Ledger, Outcome, Places, VisitIndex};
-use crate::error::{Error, Result};
-use crate::keys::{IntKeys, MOST_KEYS, TextKeys, merged};
+use crate::error::Result;
+use crate::keys::{IntKeys, TextKeys, merged};
 use crate::read::delimited::Row;
 use crate::read::number::{Number, UNSCALED, parse_id, parse_number};
 use crate::read::word::Word;
@@ -54,7 +54,7 @@ pub fn read_values(
         ledger.add(sink.ledger);
     }
     let (names, numbers) = renamed(&sinks);
-    within(names.len().saturating_sub(1) as u32)?;
+    within(names.len().saturating_sub(1))?;
     std::thread::scope(|scope| {
         for (sink, numbers) in sinks.iter_mut().zip(&numbers) {
             scope.spawn(|| {
@@ -108,6 +108,7 @@ impl<'a> Values<'a> {
         &mut self,
         visit: u32,
         rows: Range<usize>,
+        batch: &Batch<'_>,
         labs: &LabColumn,
         numbers: &Numbers,
     ) -> Result<()> {
@@ -119,60 +120,29 @@ impl<'a> Values<'a> {
                 for (row, (&id, &scaled)) in
                     rows.clone().zip(ids[rows.clone()].iter().zip(&scaled[rows]))
                 {
-                    let lab = keys.number(id);
                     if scaled == UNSCALED {
-                        self.ledger.count(self.sums.add(lab, numbers.get(row)));
+                        let outcome = self.sums.add(numbers.get(row), || Ok(keys.number(id)))?;
+                        self.ledger.count(outcome);
                     } else {
-                        self.sums.add_scaled(lab, scaled);
+                        self.sums.add_scaled(keys.number(id), scaled);
                         used += 1;
                     }
                 }
                 self.ledger.count_many(Outcome::Used, used);
                 // Looked at once for all rows: what went wrong with too many is thrown away.
-                within(keys.names().len().saturating_sub(1) as u32)?;
+                within(keys.names().len().saturating_sub(1))?;
             }
             _ => {
                 for row in rows {
-                    let outcome = match labs.number(row, &mut self.labs, &mut self.name) {
+                    let outcome = match labs.name(row, batch, &mut self.name)? {
                         None => Outcome::NoCode,
-                        Some(lab) => self.sums.add(within(lab)?, numbers.get(row)),
+                        Some(name) => self.sums.add(numbers.get(row), || self.labs.number(name))?,
                     };
                     self.ledger.count(outcome);
                 }
             }
         }
         Ok(())
-    }
-
-    #[inline(always)]
-    fn lab_of(&mut self, row: &Row<'_>) -> Result<Option<u32>> {
-        match &mut self.labs {
-            Labs::Ints(keys) => {
-                if let Some(id) = row.word(0).and_then(Word::digits) {
-                    return Ok(Some(keys.number(id)));
-                }
-                match row.field(0).trim_ascii() {
-                    [] => Ok(None),
-                    id => match parse_id(id) {
-                        Some(id) => Ok(Some(keys.number(id))),
-                        None => Err(row.wrong(0, "a whole number")),
-                    },
-                }
-            }
-            Labs::Texts(keys) => {
-                self.name.clear();
-                for column in 0..self.parts {
-                    if column > 0 {
-                        self.name.push(SEPARATOR);
-                    }
-                    self.name.extend_from_slice(row.name(column)?.trim().as_bytes());
-                    if self.name.is_empty() {
-                        return Ok(None);
-                    }
-                }
-                Ok(Some(keys.number(&self.name)))
-            }
-        }
     }
 
     #[inline(always)]
@@ -194,13 +164,13 @@ impl<'a> Values<'a> {
             visit => visit,
         };
         let number = self.number_of(row);
-        match self.lab_of(row)? {
-            Some(lab) => {
-                self.sums.turn_to(visit);
-                Ok(self.sums.add(within(lab)?, number))
-            }
-            None => Ok(Outcome::NoCode),
-        }
+        let name = match self.labs {
+            Labs::Ints(_) => id_of(row)?.map(LabName::Int),
+            Labs::Texts(_) => text_of(row, self.parts, &mut self.name)?.map(LabName::Text),
+        };
+        let Some(name) = name else { return Ok(Outcome::NoCode) };
+        self.sums.turn_to(visit);
+        self.sums.add(number, || self.labs.number(name))
     }
 }
 
@@ -229,7 +199,7 @@ impl Sink for Values<'_> {
             let (placed, end) = self.placer.of_rows(&mut places, row);
             match placed {
                 Err(outcome) => self.ledger.count_many(outcome, end - row),
-                Ok(place) => self.add_rows(place, row..end, &labs, &numbers)?,
+                Ok(place) => self.add_rows(place, row..end, batch, &labs, &numbers)?,
             }
             row = end;
         }
@@ -237,14 +207,32 @@ impl Sink for Values<'_> {
     }
 }
 
-/// A lab's number, for which records must have room.
+/// The first column of a row as a whole number; none if it is empty.
 #[inline(always)]
-fn within(lab: u32) -> Result<u32> {
-    if lab as usize >= MOST_KEYS {
-        let limit = MOST_KEYS as u64;
-        return Err(Error::TooMany { table: "labs".into(), what: "names", limit });
+fn id_of(row: &Row<'_>) -> Result<Option<i64>> {
+    if let Some(id) = row.word(0).and_then(Word::digits) {
+        return Ok(Some(id));
     }
-    Ok(lab)
+    match row.field(0).trim_ascii() {
+        [] => Ok(None),
+        id => parse_id(id).map(Some).ok_or_else(|| row.wrong(0, "a whole number")),
+    }
+}
+
+/// The first columns of a row as a name, written to `name`; none if the first is empty.
+#[inline(always)]
+fn text_of<'a>(row: &Row<'_>, parts: usize, name: &'a mut Vec<u8>) -> Result<Option<&'a [u8]>> {
+    name.clear();
+    for column in 0..parts {
+        if column > 0 {
+            name.push(SEPARATOR);
+        }
+        name.extend_from_slice(row.name(column)?.trim().as_bytes());
+        if name.is_empty() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(name))
 }
 
 /// The names in use, ascending, and for each thread which of them each of its labs is.
@@ -294,6 +282,7 @@ impl Values<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::MOST_KEYS;
     use crate::read::Stream;
     use arrow_array::{
         ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray,
@@ -303,11 +292,12 @@ mod tests {
 
     type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
-    /// Rows of (visit 1, lab, value) as a stream.
-    fn stream(labs: ArrayRef) -> std::result::Result<Stream, ArrowError> {
+    /// Rows of (lab, value, visit) as a stream; all of visit 1 and of value 1 but for `nothing`.
+    fn stream(labs: ArrayRef, nothing: usize) -> std::result::Result<Stream, ArrowError> {
+        let values = (0..labs.len()).map(|row| (row >= nothing).then_some(1.0));
         let batch = RecordBatch::try_from_iter([
             ("lab", labs.clone()),
-            ("value", Arc::new(Float64Array::from(vec![1.0; labs.len()]))),
+            ("value", Arc::new(values.collect::<Float64Array>())),
             ("visit", Arc::new(Int64Array::from(vec![1; labs.len()]))),
         ])?;
         let schema = batch.schema();
@@ -318,24 +308,30 @@ mod tests {
 
     fn read(
         labs: ArrayRef,
+        nothing: usize,
         known: Option<&[i64]>,
     ) -> std::result::Result<Result<ValueRecords>, ArrowError> {
         let index = VisitIndex::new(&[1]).ok_or(ArrowError::ComputeError("no index".into()))?;
         let places = Places { visit: Some(2), ..Places::default() };
         let mut run = Run { threads: 1, block: 1 << 20, progress: &mut |_, _| true };
-        Ok(read_values(Input::Stream(stream(labs)?), 1, places, &index, known, &mut run))
+        let stream = stream(labs, nothing)?;
+        Ok(read_values(Input::Stream(stream), 1, places, &index, known, &mut run))
     }
 
     #[test]
     fn as_many_labs_as_records_can_number_and_no_more() -> Outcome {
-        for (rows, fits) in [(MOST_KEYS, true), (MOST_KEYS + 1, false)] {
+        // A name without a value takes no room.
+        for (rows, nothing) in [(MOST_KEYS, 0), (MOST_KEYS + 1, 0), (MOST_KEYS + 9, 9)] {
+            let (used, fits) = (rows - nothing, rows - nothing <= MOST_KEYS);
             let numbers = 0..rows as i64;
             let texts = StringArray::from_iter_values(numbers.clone().map(|lab| lab.to_string()));
             let ints = Int64Array::from_iter_values(numbers);
-            for got in [read(Arc::new(texts), None)?, read(Arc::new(ints), Some(&[3]))?] {
+            for got in
+                [read(Arc::new(texts), nothing, None)?, read(Arc::new(ints), nothing, Some(&[99]))?]
+            {
                 let said = got.map(|records| records.labs.len()).map_err(|error| error.to_string());
                 let want = "labs: want at most 1048576 different names, got more";
-                assert_eq!(said, if fits { Ok(rows) } else { Err(want.to_owned()) });
+                assert_eq!(said, if fits { Ok(used) } else { Err(want.to_owned()) });
             }
         }
         Ok(())
@@ -344,7 +340,7 @@ mod tests {
     #[test]
     fn what_parts_of_names_are_separated_by_is_in_no_name() -> Outcome {
         let labs = StringArray::from_iter_values(["glucose", "glu\u{1f}cose"]);
-        let said = read(Arc::new(labs), None)?.map(drop);
+        let said = read(Arc::new(labs), 0, None)?.map(drop);
         let said = said.map_err(|error| error.to_string()).err().unwrap_or_default();
         assert!(said.starts_with("events, column lab, row 3: want text without U+001F"), "{said}");
         Ok(())
