@@ -39,6 +39,7 @@ def records(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         (("--by", "religion"), 1, "column religion: want a group column, one of"),
         (("--folds", "601"), 2, "folds: want at most 600"),
         (("--methods", "oracle=nowhere"), 1, "nowhere"),
+        (("--methods", "oracle=a,oracle=b"), 2, "want one oracle"),
     ],
 )
 def test_a_bad_request_is_one_line(

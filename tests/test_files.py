@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,30 @@ def test_what_writers_leave_beside_the_parts_is_no_part(tmp_path: Path) -> None:
         ("labs.csv.gz", "labs.parquet"),
         ("labs.csv.gz", "labs/0.csv"),
         ("labs/0.csv", "labs/0.parquet"),
+        ("labs/0.csv", "labs/0/x.csv"),
+        ("labs/train.parquet", "labs/train/deep/0.parquet"),
     ],
 )
 def test_what_may_be_there_twice_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     touch(tmp_path, *names)
     assert has_table(tmp_path, ("hosp", "."), "labs")
     with pytest.raises(DataError, match="labs: want each part once; got .* and .*Move one"):
+        found(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "labs/0.csv", "labs/shut/1.csv")
+    scan = os.scandir
+
+    def shut(path: str) -> object:
+        if path.endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", shut)
+    with pytest.raises(DataError, match="labs/shut: want a folder that can be read; got Perm"):
         found(tmp_path)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import equipoise as eq
 from equipoise import schema
+from equipoise.sources.meds import MedsSettings
 
 UNITS = ("item", "unit")
 
@@ -119,3 +120,31 @@ def test_the_command_line_takes_the_key(hospital: Path, tmp_path: Path) -> None:
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def meds(root: Path, labs: list[tuple[str, str | None]]) -> Path:
+    """One visit with a number for each of these codes and units."""
+    start, end = ("HOSPITAL_ADMISSION", None, None), ("HOSPITAL_DISCHARGE//HOME", None, None)
+    rows = [start, *((code, unit, 140.0) for code, unit in labs), end]
+    frame = pl.DataFrame(
+        rows,
+        schema={"code": pl.String, "unit": pl.String, "numeric_value": pl.Float32},
+        orient="row",
+    ).with_columns(
+        subject_id=pl.lit(1, pl.Int64),
+        hadm_id=pl.lit(11, pl.Int64),
+        time=pl.datetime(2150, 1, 1) + pl.duration(days=pl.int_range(pl.len())),
+    )
+    (root / "data").mkdir(parents=True)
+    frame.write_parquet(root / "data" / "0.parquet")
+    return root
+
+
+def test_two_labs_of_one_name_are_refused_in_meds_too(tmp_path: Path) -> None:
+    same = meds(tmp_path, [("Na, mmol/L", None), ("Na", "mmol/L"), ("K", "mmol/L")])
+    message = r"data, column code, unit: want labs .* got two that are called 'Na, mmol/L'"
+    with pytest.raises(eq.DataError, match=message):
+        eq.read_meds(same)
+    # Of labs that are left out nobody wants to know.
+    records = eq.read_meds(same, settings=MedsSettings(left_out={"Na,": "not a lab"}))
+    assert records.lab_table["lab"].to_list() == ["K, mmol/L", "Na, mmol/L"]

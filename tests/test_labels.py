@@ -164,3 +164,53 @@ def test_odd_types_are_refused(tmp_path: Path, odd: pl.Series, name: str) -> Non
     table = {SUBJECT: [1], VISIT: [10], PREDICTION_TIME: [day(1)], VALUE: [True]}
     with pytest.raises(eq.DataError, match=f"labels.parquet, column {name}.*: want"):
         joined(tmp_path, {**table, name: odd})
+
+
+SPEC = """
+[visits]
+table = "stays"
+subject = "patient"
+visit = "stay"
+order = "stay"
+start = "from"
+end = "to"
+[tasks.dead]
+column = "fate"
+true = ["1"]
+false = ["0"]
+[[values]]
+columns = ["sodium"]
+"""
+STAYS = """patient,stay,from,to,fate,sodium
+P7,3,2180-01-01,2180-01-09,1,140
+P7,4,2180-02-01,2180-02-09,0,141
+Q,5,2180-01-01,2180-01-09,0,142
+"""
+
+
+@pytest.mark.parametrize("spec", [SPEC, SPEC.replace('subject = "patient"\n', "")])
+@pytest.mark.parametrize(
+    ("way", "places"),
+    [("visit_id", ("3", "5")), ("prediction_time", ("2180-01-05", "2180-01-05"))],
+)
+def test_subjects_are_called_as_the_table_calls_them(
+    tmp_path: Path, spec: str, way: str, places: tuple[str, str]
+) -> None:
+    (tmp_path / "stays.csv").write_text(STAYS)
+    (tmp_path / "own.toml").write_text(spec)
+    labels = tmp_path / "labels.csv"
+    text = f"subject_id,{way},boolean_value\nP7,{places[0]},0\n Q ,{places[1]},1\n"
+    labels.write_text(text)
+    by_time = way == PREDICTION_TIME
+    if by_time and "patient" not in spec:
+        # Whose visits they are is not known, and nothing else says which one.
+        with pytest.raises(eq.DataError, match="want true or false for some visit"):
+            eq.read_tables(tmp_path, tmp_path / "own.toml", labels=labels)
+        return
+    records = eq.read_tables(tmp_path, tmp_path / "own.toml", labels=labels)
+    known = records.visits.drop_nulls(schema.LABEL)
+    assert known[schema.LABEL].to_list() == [False, True]
+    if "patient" in spec and not by_time:
+        labels.write_text(text.replace("P7,3", "Q,3"))
+        with pytest.raises(eq.DataError, match="row 2: want P7, the subject of visit 3; got Q"):
+            eq.read_tables(tmp_path, tmp_path / "own.toml", labels=labels)

@@ -133,3 +133,40 @@ def test_structs_are_refused_by_name(tmp_path: Path, name: str) -> None:
     stays = stays.with_columns(pl.struct(a=pl.col(name)).alias(name))
     with pytest.raises(eq.DataError, match=f"stays.parquet, column {name}: want"):
         read(tmp_path, stays=stays)
+
+
+@pytest.mark.parametrize("odd", ["2b", "x", "1-2"])
+def test_an_order_of_numbers_and_texts_is_refused(tmp_path: Path, odd: str) -> None:
+    """As texts all of them would sort another way: visit 10 before visit 9, for everybody."""
+    spec = SPEC.replace('start = "from"', 'order = "nr"\nnull = ["?"]')
+    stays = "patient,stay,nr,person,fate,years,sodium\n1,10,10,x,1,80,1\n1,11,9,x,0,80,1\n"
+    for cell in ("3", "3.5", "?", ""):
+        known = read(tmp_path, spec, f"{stays}2,20,{cell},y,0,30,1\n")
+        assert ids(known) == [11, 10, 20]
+        assert known.subjects[schema.LABEL].to_list() == [True, False]
+    want = f"stays.csv, column nr, row 4: want a number, .*; got '{odd}'"
+    with pytest.raises(eq.DataError, match=want):
+        read(tmp_path, spec, f"{stays}2,20,{odd},y,0,30,1\n")
+    texts = stays.replace(",10,x", ",b,x").replace(",9,x", ",a,x")
+    assert ids(read(tmp_path, spec, f"{texts}2,20,{odd},y,0,30,1\n")) == [11, 10, 20]
+
+
+def test_words_that_say_nothing_are_no_times_either(tmp_path: Path) -> None:
+    spec = SPEC.replace('start = "from"', 'start = "from"\nend = "to"\nnull = ["NA"]')
+    stays = "patient,stay,from,to,person,fate,years,sodium\n"
+    stays += "1,10,2020-01-02,NA,x,1,80,1\n1,11,2020-01-01T05:00:00.5Z,2020-01-01 07:30,x,0,80,1\n"
+    records = read(tmp_path, spec, stays)
+    assert ids(records) == [11, 10]
+    assert records.visits["end"].to_list() == [datetime(2020, 1, 1, 7, 30), None]
+    records = read(tmp_path, spec, stays.replace("2020-01-02,NA", "NA,2020-01-02"))
+    assert ids(records) == [11]
+    assert records.visits["start"].to_list() == [datetime(2020, 1, 1, 5, 0, 0, 500_000)]
+    with pytest.raises(eq.DataError, match="stays.csv, column to, row 3: want a time .*; got 'no"):
+        read(tmp_path, spec, stays.replace("2020-01-01 07:30", "noon"))
+
+
+@pytest.mark.parametrize("folder", ["/somewhere", "../beside", "a/../../b"])
+def test_folders_lie_below_the_one_that_is_read(tmp_path: Path, folder: str) -> None:
+    spec = SPEC.replace('table = "stays"', f'table = "stays"\nfolders = ["{folder}"]', 1)
+    with pytest.raises(eq.DataError, match="folders: want folders below the one that is read"):
+        read(tmp_path, spec)

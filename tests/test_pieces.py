@@ -16,7 +16,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from equipoise.balance import METHODS, fairplay
+from equipoise import store
+from equipoise.balance import METHODS, fairplay, oracle_from
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, EquipoiseError, UsageError
 from equipoise.evaluate.classifier import Classifier
@@ -159,6 +160,30 @@ def test_pieces_of_another_question_are_refused(tmp_path: Path) -> None:
     running = Running(threads=1, keep=tmp_path)
     with pytest.raises(UsageError, match="another folds, seed"):
         run_experiment(records, BY, PLAIN, folds=3, seed=1, running=running)
+
+
+def test_an_oracle_of_other_records_is_refused(tmp_path: Path) -> None:
+    """It may be added to what is kept, but its pieces are those of one hospital."""
+    fresh = []
+    for name in "ab":
+        folder = tmp_path / name
+        with store.writing(folder, "records", config={"name": name}):
+            pass
+        fresh.append(folder)
+    plain = {"original": METHODS["original"]}
+
+    def check(methods: Any) -> None:
+        # The records are empty: what stops it comes behind the question whether they are the same.
+        with pytest.raises(DataError, match="want an Arrow file"):
+            run(methods, keep=tmp_path / "keep")
+
+    (tmp_path / "keep").mkdir()
+    run(plain, keep=tmp_path / "keep")
+    check({**plain, "oracle": oracle_from(fresh[0])})
+    run(plain, keep=tmp_path / "keep")
+    check({**plain, "oracle": oracle_from(fresh[0])})
+    with pytest.raises(UsageError, match="another oracle: ask for the same"):
+        run({**plain, "oracle": oracle_from(fresh[1])}, keep=tmp_path / "keep")
 
 
 def test_judging_again_needs_no_model() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,29 @@ def test_manifests_tell_apart_what_was_asked_for(hospital: Path, tmp_path: Path)
         assert done.returncode == 0, done.stderr
         made.add((out / "manifest.json").read_text())
     assert len(made) == len(asked)
+
+
+def test_records_of_streams_tell_what_the_columns_were_called(tmp_path: Path) -> None:
+    visits = pl.DataFrame({"subject_id": [1], "visit_id": [11], "label": [True], "died": [False]})
+    codes = pl.DataFrame({"visit_id": [11], "code": ["I10"], "version": ["ICD10"], "at": [None]})
+    codes = codes.cast({"at": pl.Datetime("us")})
+    asked = [
+        eq.EventColumns(),
+        eq.EventColumns(system="version"),
+        eq.EventColumns(time="at"),
+        eq.EventColumns(label="died"),
+    ]
+    made = []
+    for number, columns in enumerate(asked):
+        records = eq.read_events(visits, codes=codes, columns=columns)
+        folder = records.save(tmp_path / f"records{number}")
+        config = store.read_manifest(folder, "records")["config"]
+        assert config == records.config
+        assert config["columns"] == asdict(columns)
+        assert (config["source"], config["codes"]) == ("streams", ["diagnosis"])
+        assert config not in made
+        made.append(config)
+    assert eq.read_events(visits, codes=codes).config == made[0]
 
 
 def test_files_of_one_name_have_a_digest_each(hospital: Path, tmp_path: Path) -> None:

@@ -61,13 +61,18 @@ def test_the_record_ends_with_the_first_readmission() -> None:
         (2, 36, 37, True, None),
         (3, 0, 5, True, None),
         (4, 0, 5, False, None),
+        (5, 0, 5, None, None),
+        (6, 0, 5, None, None),
+        (6, 9, 12, False, None),
+        (7, 0, 5, None, 6),
     )
     rows, fates = labels("readmission_30d", frame)
-    assert rows == [(0, False), (1, True), (4, False), (7, False)]
+    # Who came back, or died later, did not die in the visit; of another it is not known.
+    assert rows == [(0, False), (1, True), (4, False), (7, False), (9, True), (11, False)]
     assert fates == {
-        "after the subject's first event": 2,
-        "outcome unknown, at the record's end": 2,
-        "used": 4,
+        "after the subject's first event": 3,
+        "outcome unknown, at the record's end": 3,
+        "used": 6,
     }
 
 

@@ -14,7 +14,9 @@ import pytest
 from equipoise import store
 from equipoise.errors import UsageError
 from equipoise.options import settings_in
+from equipoise.pipeline import Training, train_model
 from equipoise.report.curves import training_curves
+from toys import toy_cohort
 
 MODEL_FILES = {
     "cuts.npy",
@@ -96,6 +98,15 @@ def test_bad_settings_and_bad_likelihoods_leave_nothing(records, tmp_path):
         assert told in got[1].replace("\n", " ")
         assert "Traceback" not in got[1]
         assert not list(tmp_path.iterdir())
+
+
+def test_the_manifest_says_of_which_split(tmp_path):
+    small = {"width": 8, "heads": 1, "layers": 1, "head_hidden": 8, "max_steps": 1}
+    for split in ("train", None):
+        out = tmp_path / str(split)
+        asked = Training(["sex"], small, split=split)
+        assert train_model(toy_cohort(60), out, asked, inputs={})
+        assert store.read_manifest(out, "model")["config"]["split"] == split
 
 
 def test_settings_are_numbers_or_words():

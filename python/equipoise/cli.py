@@ -75,6 +75,7 @@ def _about(
     """Balance EHR training sets with realistic synthetic patients, and see what that bought."""
     if asked:
         _say(f"equipoise {version('equipoise')}")
+        raise typer.Exit
 
 
 @app.command()
@@ -191,7 +192,7 @@ def train(
     from equipoise.records import VisitRecords
     from equipoise.vocabulary import VocabularySettings
 
-    training = Training(names_in(by), settings_in(set_ or []), seed, resume)
+    training = Training(names_in(by), settings_in(set_ or []), seed, resume, split)
     store.check_free(out, force)
     chosen = VisitRecords.load(records)
     if split is not None:

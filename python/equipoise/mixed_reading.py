@@ -16,6 +16,7 @@ from equipoise.reading import (
     Codes,
     Reading,
     Values,
+    check_names,
     check_rows,
     codes_of_rows,
     lab_name,
@@ -158,12 +159,13 @@ def _values(
         lab_name(parts.columns), lab_name(["title", *parts.columns[1:]]).alias("title")
     )
     keep = parts["code"].is_in(kept["code"].implode()).to_numpy()
+    table = table.filter(keep)
+    check_names(events, table)
     owner = np.repeat(np.arange(len(visits)), np.diff(offsets))[keep[labs]]
     number = np.cumsum(keep) - 1
     counts = np.bincount(owner, minlength=len(visits))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     chosen = keep[labs]
     ledger = pl.DataFrame(schema=dict(schema.LEDGER))
-    return Values(
-        offsets, number[labs[chosen]].astype(np.int32), values[chosen], table.filter(keep), ledger
-    )
+    labs = number[labs[chosen]].astype(np.int32)
+    return Values(offsets, labs, values[chosen], table, ledger)

@@ -70,7 +70,10 @@ Spec = Annotated[
 ]
 Codes = Annotated[
     str | None,
-    typer.Option("--codes", help="MIMIC: diagnosis,procedure,medication; eICU: and treatment"),
+    typer.Option(
+        "--codes",
+        help="MIMIC: diagnosis,procedure,medication; eICU: diagnosis,medication,treatment",
+    ),
 ]
 Task = Annotated[
     str | None,

@@ -14,6 +14,7 @@ import numpy as np
 
 from equipoise import schema, store
 from equipoise.balance import METHODS, BalancingMethod, method_named, oracle_from, plan_balance
+from equipoise.balance.oracle import Oracle
 from equipoise.cohort import Cohort, concat
 from equipoise.errors import UsageError
 from equipoise.records import VisitRecords, read_source
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FILES: Final = ("spec", "labels", "race_table")
 #: In the place of names: every balancing method there is.
 ALL: Final = "all"
+ORACLE: Final = "oracle="
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Training:
-    """How the generator is trained. settings: fields of `GeneratorConfig` that are not default."""
+    """How the generator is trained.
+
+    settings: fields of `GeneratorConfig` that are not default. split: of which split the cohort is,
+    for the manifest; None is all.
+    """
 
     by: Sequence[str]
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
     seed: int = 0
     resume: bool = False
+    split: str | None = None
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
@@ -84,12 +91,15 @@ def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
     """
     if list(names) == [ALL]:
         return METHODS
-    return dict(_method_of(name) for name in names)
+    methods = dict(_method_of(name) for name in names)
+    if sum(name.startswith(ORACLE) for name in names) > 1:
+        raise UsageError("want one oracle: of two, both called so, one would be lost")
+    return methods
 
 
 def _method_of(text: str) -> tuple[str, BalancingMethod]:
-    if text.startswith("oracle="):
-        return "oracle", oracle_from(Path(text.removeprefix("oracle=")))
+    if text.startswith(ORACLE):
+        return "oracle", oracle_from(Path(text.removeprefix(ORACLE)))
     name, at, ratio = text.partition("@")
     method = method_named(name)
     if not at:
@@ -129,6 +139,15 @@ class Comparison:
             "min_share": self.min_share,
         }
 
+    def inputs(self) -> dict[str, str]:
+        """Digests of what methods draw from beside the records, for the manifest."""
+        drawn = {
+            name: method.digest()
+            for name, method in methods_named(self.methods).items()
+            if isinstance(method, Oracle)
+        }
+        return {name: digest for name, digest in drawn.items() if digest}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -154,7 +173,8 @@ def evaluate(records: VisitRecords, comparison: Comparison, job: Job) -> Results
     with store.resuming(job.out, job.resume, pieces=True) as keep:
         results = _compare(records, comparison, job, keep)
         config = {**records.config, **comparison.config()}
-        results.save(job.out, force=job.force, config=config, inputs=job.inputs)
+        inputs = {**job.inputs, **comparison.inputs()}
+        results.save(job.out, force=job.force, config=config, inputs=inputs)
     return results
 
 
@@ -165,14 +185,15 @@ def run_all(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
     are fitted on all subjects, for use elsewhere. Raises what its parts raise.
     """
     config = {**records.config, **comparison.config()}
-    made: dict[str, Any] = {"seed": comparison.seed, "inputs": job.inputs}
+    inputs = {**job.inputs, **comparison.inputs()}
+    made: dict[str, Any] = {"seed": comparison.seed, "inputs": inputs}
     with (
         store.resuming(job.out, job.resume, pieces=True) as keep,
         store.writing(job.out, "run", force=job.force, config=config, **made) as draft,
     ):
         records.save(draft / "records", inputs=job.inputs)
         results = _compare(records, comparison, job, keep)
-        results.save(draft / "results", config=config, inputs=job.inputs)
+        results.save(draft / "results", config=config, inputs=inputs)
         _balance_all(records, draft, comparison.by, comparison.settings, made, job.progress)
         report(draft / "results", draft / "report.html")
     return results
@@ -229,7 +250,9 @@ def train_model(
             watch=watch,
         )
         if leads():
-            _save_model(generator, out, force=force, seed=training.seed, inputs=inputs)
+            told = {**asdict(generator.config), "split": training.split}
+            made = {"seed": training.seed, "inputs": inputs, "config": told}
+            _save_model(generator, out, force=force, **made)
     return leads()
 
 

@@ -20,8 +20,10 @@ from equipoise.sources.declaration import (
     CodeEvents,
     ColumnKind,
     Dictionary,
+    MixedEvents,
     Source,
     ValueEvents,
+    as_whole,
 )
 from equipoise.sources.files import find_table, has_table
 from equipoise.sources.placing import Placing, placing_of
@@ -124,16 +126,22 @@ class Reading:
         ledger = ledger_of(events.table, counts)
         parts = _parts(names, ["code", "system"][: len(columns) - 1])
         if events.split is not None:
-            rows = events.split(parts.with_row_index("raw"))
+            rows = events.split(parts.with_row_index("raw")).sort("system", "code")
             rows = rows.with_columns(kind=pl.lit(events.kind), title=pl.col("code"))
             return Codes(*_renumbered(offsets, codes, rows), ledger)
+        if events.systems:
+            parts = parts.with_columns(as_whole("system"))
         if events.system:
             system = pl.col("system").replace(dict(events.systems))
         else:
             system = pl.lit(events.only_system or events.kind)
         titles = self.titles(events.dictionary, parts)
-        table = parts.select(pl.lit(events.kind).alias("kind"), system.alias("system"), "code")
-        return Codes(offsets, codes, table.with_columns(titles), ledger)
+        kind = pl.lit(events.kind).alias("kind")
+        table = parts.select(kind, system.alias("system"), "code", titles)
+        # Where a version is written in two ways.
+        if table.select("system", "code").is_duplicated().any():
+            return Codes(*_renumbered(offsets, codes, table.with_row_index("raw")), ledger)
+        return Codes(offsets, codes, table, ledger)
 
     def values(self, events: ValueEvents, visits: pl.DataFrame) -> Values:
         """A table of values."""
@@ -183,7 +191,8 @@ class Reading:
         if dictionary is None:
             return name.alias("title")
         columns: dict[str, ColumnKind] = dict.fromkeys((*dictionary.key, *dictionary.title), "text")
-        entries = self(dictionary.table, columns).unique(dictionary.key, keep="first")
+        entries = self(dictionary.table, columns).with_columns(map(as_whole, dictionary.versions))
+        entries = entries.unique(dictionary.key, keep="first")
         title = pl.concat_str(list(dictionary.title), separator=", ", ignore_nulls=True)
         entries = entries.select(*dictionary.key, title.alias("title"))
         keys = parts.rename(dict(zip(parts.columns, dictionary.key, strict=False)))
@@ -246,7 +255,7 @@ def lab_name(columns: Sequence[str]) -> pl.Expr:
     return pl.concat_str(parts, separator=", ", ignore_nulls=True).alias("lab")
 
 
-def check_names(events: ValueEvents, table: pl.DataFrame) -> None:
+def check_names(events: ValueEvents | MixedEvents, table: pl.DataFrame) -> None:
     """Raise `DataError` for two labs whose parts make one name."""
     twice = table.filter(table["lab"].is_duplicated())["lab"]
     if len(twice):
@@ -335,9 +344,9 @@ def _joined(
 def _renumbered(
     offsets: Offsets, codes: Columns, rows: pl.DataFrame
 ) -> tuple[Offsets, Columns, pl.DataFrame]:
-    """Codes whose names each stand for several: `rows` are (raw, kind, system, code, title)."""
+    """Codes numbered in the order of `rows`: each raw one's (raw, kind, system, code, title)."""
     keys = ["kind", "system", "code"]
-    table = rows.select(list(CODE_TABLE)).unique(keys, keep="first").sort(keys)
+    table = rows.select(list(CODE_TABLE)).unique(keys, keep="first", maintain_order=True)
     numbered = rows.join(table.select(keys).with_row_index("number"), on=keys)
     numbered = numbered.unique(["raw", "number"]).sort("raw", "number")
     raws = int(codes.max()) + 1 if len(codes) else 0

@@ -320,7 +320,7 @@ def read_source(
 
 
 def config_of(source: Source, task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of a reading: of the options only those that were `asked` for."""
+    """What the manifest says of a reading: the source's settings, and options `asked` for."""
     config: dict[str, Any] = {
         "source": source.name,
         "task": task.name,
@@ -330,7 +330,7 @@ def config_of(source: Source, task: Task, asked: Mapping[str, Any]) -> dict[str,
     }
     told = {name: str(it) if isinstance(it, Path) else it for name, it in asked.items()}
     told = {name: it for name, it in told.items() if it and it != AGE_CUTS}
-    return config | told
+    return config | dict(source.settings) | told
 
 
 def read_records(reading: Reading, task: Task, labels: Path | None = None) -> VisitRecords:

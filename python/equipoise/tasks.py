@@ -47,7 +47,8 @@ def _died_in_hospital(visits: pl.DataFrame) -> pl.Series:
 def _dead_within_30_days(visits: pl.DataFrame) -> pl.Series:
     """Death in hospital or by the date of death until 30 days after discharge (whole days).
 
-    A subject without a date of death is taken to live: the source has to record deaths outside.
+    A subject without a date of death is taken to live, whatever its discharge does not say: the
+    source has to record deaths outside.
     """
     last_day = pl.col("end").dt.date() + pl.duration(days=DAYS)
     by_date = (pl.col("dod").dt.date() <= last_day).fill_null(value=False)
@@ -60,11 +61,16 @@ def _back_within_30_days(visits: pl.DataFrame) -> pl.Series:
     """Whether the subject's next visit starts within 30 days (to the second) of this one's end.
 
     Unknown for who died in hospital and where the visit's end is unknown; also where there is no
-    such next visit and the source says (column `followed_until`) that it stopped looking before.
+    such next visit and neither the discharge nor a date of death says that the subject lived, or
+    the source says (column `followed_until`) that it stopped looking before.
     """
     gap = pl.col("start").shift(-1).over(schema.SUBJECT_ID) - pl.col("end")
     back = (gap <= pl.duration(days=DAYS)).fill_null(value=False)
-    at_risk = pl.col("end").is_not_null() & ~pl.col("died").fill_null(value=False)
+    lived = ~pl.col("died")
+    if "dod" in visits.columns:
+        later = pl.col("dod").dt.date() > pl.col("end").dt.date()
+        lived = pl.coalesce(lived, pl.when(later).then(pl.lit(value=True)))
+    at_risk = pl.col("end").is_not_null() & lived.fill_null(back)
     if "followed_until" in visits.columns:
         followed = pl.col("end") + pl.duration(days=DAYS) <= pl.col("followed_until")
         at_risk &= back | followed.fill_null(value=True)

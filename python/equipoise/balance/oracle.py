@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from equipoise import schema
+from equipoise import schema, store
 from equipoise.balance.methods import BalancingMethod
 from equipoise.balance.plan import SYNTHETIC, BalancePlan, name_of_cell, plan_balance
 from equipoise.cohort import Cohort, concat
@@ -44,6 +44,13 @@ class Oracle:
     """See `oracle_from`."""
 
     fresh: FreshRecords | Path
+
+    def digest(self) -> str | None:
+        """Of the manifest of the records it draws from, if they are in a folder."""
+        if not isinstance(self.fresh, Path):
+            return None
+        manifest = self.fresh / store.MANIFEST
+        return store.digest_of(manifest) if manifest.is_file() else None
 
     def __call__(
         self,

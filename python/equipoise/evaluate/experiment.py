@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -120,7 +120,7 @@ def run_experiment(
     plan = _plan_folds(records, setup, keep_together)
     encode = _Encoder(records, plan, settings or VocabularySettings())
     with running.kept() as keep:
-        _check_same(keep, encode, setup, running.inputs)
+        _check_same(keep, encode, setup, running.inputs, methods)
         arms = _arms(keep, plan, setup, methods, fits, running.threads)
         work_off(Schedule(arms, encode, running.progress), running.threads, running.progress)
         told = tuple(on_folds(records.subjects, setup.by, folds))
@@ -178,10 +178,17 @@ def _arms(
     return arms
 
 
-def _check_same(keep: Path, encode: _Encoder, setup: Setup, inputs: Mapping[str, str]) -> None:
+def _check_same(
+    keep: Path,
+    encode: _Encoder,
+    setup: Setup,
+    inputs: Mapping[str, str],
+    methods: Mapping[str, Method],
+) -> None:
     """Raise `UsageError` if the pieces in `keep` answer another question.
 
-    Methods and models may be added or left out: their pieces do not depend on each other.
+    Methods and models may be added or left out: their pieces do not depend on each other. Whose
+    method draws from other data draws from the same as before.
     """
     subjects = encode.records.subjects.select(schema.SUBJECT_ID, schema.LABEL, *setup.by)
     now = {
@@ -195,16 +202,17 @@ def _check_same(keep: Path, encode: _Encoder, setup: Setup, inputs: Mapping[str,
         "equipoise": version("equipoise"),
     }
     path = keep / SETUP
-    if not path.exists():
-        store.write_json(path, now)
-        return
-    before = store.read_json(path)
+    before: Mapping[str, Any] = store.read_json(path) if path.exists() else now
     other = [name for name, value in now.items() if before.get(name) != value]
+    earlier: Mapping[str, str | None] = before.get("drawn_from", {})
+    drawn = {name: method.digest() for name, method in methods.items() if hasattr(method, "digest")}
+    other += [name for name in drawn if earlier.get(name, drawn[name]) != drawn[name]]
     if other:
         raise UsageError(
             f"what an earlier run has kept had another {', '.join(other)}: "
             "ask for the same, or begin anew without --resume"
         )
+    store.write_json(path, {**now, "drawn_from": {**earlier, **drawn}})
 
 
 def _digest_of(records: Records, settings: VocabularySettings) -> str:

@@ -19,8 +19,9 @@ from equipoise.sources.declaration import When
 from equipoise.sources.placing import LATE, NO_TIME, OUTSIDE, WANTS_PREDICTION
 from equipoise.tasks import Window
 
-VISIT: Final = "visit"
-FATE: Final = "fate"
+#: No source's own columns are called so.
+VISIT: Final = "__visit"
+FATE: Final = "__fate"
 AT: Final = "__at"
 
 

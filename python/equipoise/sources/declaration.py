@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,15 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A table that gives codes or labs their titles; `key` are its columns that name them."""
+    """A table that gives codes or labs their titles; `key` are its columns that name them.
+
+    versions: those of `key` in which `10.0` is `10`, as in `CodeEvents.systems`.
+    """
 
     table: str
     key: tuple[str, ...]
     title: tuple[str, ...]
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class CodeEvents:
     """A table of coded events.
 
     `system` is the column that says which code system a code belongs to, and `systems` the name of
-    each of its values; without them all codes belong to `only_system`, or one called as the kind.
+    each of its values (`10.0` is `10`); without them all codes belong to `only_system`, or one
+    called as the kind.
     `split` takes the codes as they stand (raw: their number, code: text) to rows of (raw, system,
     code), for tables that write several codes into one cell.
     """
@@ -139,7 +144,8 @@ class Source:
 
     folders: where its tables may lie below the root. stay_tables: those that `read_stays` reads.
     optional: tables that may be absent. tasks: tasks that only this source has, by name.
-    lab_ledger: what the ledger calls labs that do not come from `values`.
+    lab_ledger: what the ledger calls labs that do not come from `values`. settings: what else the
+    manifest says of how it is read (JSON), by the name of the argument that asked for it.
     """
 
     name: str
@@ -152,6 +158,7 @@ class Source:
     optional: tuple[str, ...] = ()
     lab_ledger: str | None = None
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ledgers(self) -> dict[str, str]:
@@ -200,6 +207,30 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
     """Texts as the core reads ids: `101`, and `101.0` as pandas writes it; any other is null."""
     digits = texts.str.strip_chars().str.extract(r"^(-?[0-9]+)(?:\.0*)?$")
     return digits.cast(pl.Int64, strict=False)
+
+
+def times_of(texts: pl.Series) -> pl.Series:
+    """Texts as the core reads times: a date, or with a time of day; any other is null."""
+    words = texts.str.strip_chars().str.strip_suffix("Z").str.replace("T", " ", literal=True)
+    forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+    read = [pl.lit(words).str.to_datetime(form, strict=False, time_unit="us") for form in forms]
+    return pl.select(pl.coalesce(read).alias(texts.name)).to_series()
+
+
+def as_whole(column: str) -> pl.Expr:
+    """Texts without the `.0` that pandas leaves behind whole numbers."""
+    return pl.col(column).str.replace(r"^([0-9]+)\.0*$", "$1")
+
+
+def plain_fields(settings: object) -> dict[str, Any]:
+    """The fields of a dataclass as they come back from JSON."""
+    return {name: _plain(value) for name, value in vars(settings).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def is_first(ids: pl.Series) -> pl.Series:

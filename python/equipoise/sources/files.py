@@ -74,10 +74,15 @@ def _files_of(root: Path, folders: Sequence[str], table: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """All tables below a folder, sorted; links are followed, and each real file counts once."""
+    """All tables below a folder, sorted; links are followed, and each real file counts once.
+
+    Raises `DataError` for a folder that cannot be read.
+    """
     found: dict[str, Path] = {}
     walked = set()
-    for here, inner, names in os.walk(folder, followlinks=True):
+    if not folder.is_dir():
+        return []
+    for here, inner, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         walked.add(os.path.realpath(here))
         shown = sorted(name for name in inner if not name.startswith(HIDDEN))
         inner[:] = [n for n in shown if os.path.realpath(Path(here, n)) not in walked]
@@ -87,19 +92,32 @@ def _below(folder: Path) -> list[Path]:
     return sorted(found.values())
 
 
+def _refuse_folder(error: OSError) -> None:
+    want = "a folder that can be read"
+    raise DataError(table=str(error.filename), want=want, got=str(error.strerror)) from None
+
+
 def _check_apart(table: str, files: Sequence[Path]) -> None:
     """Raise `DataError` for files that may hold the same rows: unpacked beside the packed ones."""
-    seen: dict[Path, Path] = {}
+    parts: dict[Path, Path] = {}
     for path in files:
-        stem = path.with_name(path.name.removesuffix(".gz").removesuffix(".csv"))
-        stem = stem.with_suffix("") if path.suffix == ".parquet" else stem
+        _refuse_both(table, parts.setdefault(_stem(path), path), path)
+    for path in files:
         # A folder beside a file of its name counts as unpacked, too.
-        other = next((seen[place] for place in (stem, *path.parents) if place in seen), None)
-        if other is not None:
-            raise DataError(
-                table=table,
-                want="each part once",
-                got=f"{other.name} and {path.relative_to(other.parent)}",
-                hint="Move one of the two elsewhere: which of them counts cannot be told",
-            )
-        seen[stem] = path
+        for folder in path.parents:
+            _refuse_both(table, parts.get(folder, path), path)
+
+
+def _stem(path: Path) -> Path:
+    name = path.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".parquet")
+    return path.with_name(name)
+
+
+def _refuse_both(table: str, one: Path, other: Path) -> None:
+    if one != other:
+        raise DataError(
+            table=table,
+            want="each part once",
+            got=f"{one.name} and {other.relative_to(one.parent)}",
+            hint="Move one of the two elsewhere: which of them counts cannot be told",
+        )

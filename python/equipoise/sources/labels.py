@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -9,16 +10,20 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError
-from equipoise.sources.declaration import whole_numbers
+from equipoise.sources.declaration import times_of, whole_numbers
 from equipoise.tasks import PREDICTION_TIME, Task
 
 VALUE: Final = "boolean_value"
 GIVEN: Final = Task(
     "labels", "a given label", (VALUE,), lambda visits: visits[VALUE], record="last_known"
 )
+#: Of visits, where subject_id is a number of ours: what the table calls the subject, or null.
+AS_WRITTEN: Final = "subject as written"
 _BOOLEANS: Final = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _NOTHING: Final = ("", "nan")
-_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+#: Of a file, one of its columns, with what it holds instead of what it shows.
+Parse = Callable[[Path, pl.Series], pl.Series]
 
 
 def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -26,11 +31,18 @@ def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
 
     By `visit_id` where the table has it, else by `prediction_time`: the visit of that subject whose
     start and end enclose it, of several the one that began last. Visits that the table does not
-    name have no label. Raises `DataError`.
+    name have no label. Subjects are named as the source names them. Raises `DataError`.
     """
-    table = _read(path)
-    labels = table if schema.VISIT_ID in table.columns else _enclosing(table, visits)
-    owner = visits.select(schema.VISIT_ID, owner=schema.SUBJECT_ID)
+    own = AS_WRITTEN in visits.columns
+    table = _read(path, subject=_words if own else _whole)
+    owner = visits.select(
+        schema.VISIT_ID,
+        "start",
+        "end",
+        owner=AS_WRITTEN if own else pl.col(schema.SUBJECT_ID).cast(pl.String),
+    )
+    labels = table if schema.VISIT_ID in table.columns else _enclosing(table, owner)
+    owner = owner.select(schema.VISIT_ID, "owner")
     known = labels.join(owner, on=schema.VISIT_ID, maintain_order="left")
     _check(path, known)
     if not known[VALUE].count():
@@ -61,8 +73,8 @@ def _check(path: Path, known: pl.DataFrame) -> None:
         )
 
 
-def _read(path: Path) -> pl.DataFrame:
-    """Each row's number, subject_id, boolean_value, and visit_id, prediction_time or both."""
+def _read(path: Path, subject: Parse) -> pl.DataFrame:
+    """Each row's number, subject_id (as text), boolean_value, and how its visit is found."""
     if not path.is_file():
         raise DataError(table=str(path), want="a CSV or Parquet file of labels", got="no such file")
     try:
@@ -75,14 +87,14 @@ def _read(path: Path) -> pl.DataFrame:
     for name in (schema.SUBJECT_ID, VALUE):
         if name not in table.columns:
             raise DataError(table=path.name, column=name, want="this column", got=got)
-    ways = {schema.VISIT_ID: _whole, PREDICTION_TIME: _times}
+    ways: dict[str, Parse] = {schema.VISIT_ID: _whole, PREDICTION_TIME: _times}
     ways = {name: way for name, way in ways.items() if name in table.columns}
     if not ways:
         where = f"{schema.VISIT_ID} or {PREDICTION_TIME}"
         raise DataError(table=path.name, column=where, want="one of them", got=got)
-    ways |= {schema.SUBJECT_ID: _whole, VALUE: _booleans}
+    ways |= {schema.SUBJECT_ID: subject, VALUE: _booleans}
     parsed = pl.DataFrame([way(path, table[name]) for name, way in ways.items()])
-    return parsed.with_row_index("row", offset=2)
+    return parsed.cast({schema.SUBJECT_ID: pl.String}).with_row_index("row", offset=2)
 
 
 def _booleans(path: Path, column: pl.Series) -> pl.Series:
@@ -98,10 +110,7 @@ def _times(path: Path, column: pl.Series) -> pl.Series:
     if column.dtype in (pl.Date, pl.Datetime):
         found = column.cast(pl.Datetime("us"))
     else:
-        words = _texts(path, column, want).str.strip_suffix("Z")
-        text = pl.lit(words.str.replace("T", " ", literal=True))
-        times = [text.str.to_datetime(form, strict=False, time_unit="us") for form in _FORMATS]
-        found = pl.select(pl.coalesce(times).alias(column.name)).to_series()
+        found = times_of(_texts(path, column, want))
     _refuse(path, column, found.is_null(), want)
     return found
 
@@ -111,6 +120,13 @@ def _whole(path: Path, column: pl.Series) -> pl.Series:
     numbers = whole_numbers(_texts(path, column, want))
     _refuse(path, column, numbers.is_null(), want)
     return numbers
+
+
+def _words(path: Path, column: pl.Series) -> pl.Series:
+    want = "a subject"
+    words = _texts(path, column, want)
+    _refuse(path, column, words.is_null() | (words == ""), want)
+    return words
 
 
 def _texts(path: Path, column: pl.Series, want: str) -> pl.Series:
@@ -131,7 +147,7 @@ def _refuse(path: Path, column: pl.Series, bad: pl.Series, want: str) -> None:
 
 
 def _enclosing(labels: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
-    spans = visits.select(schema.SUBJECT_ID, schema.VISIT_ID, "start", "end").drop_nulls()
+    spans = visits.drop_nulls().rename({"owner": schema.SUBJECT_ID})
     pairs = labels.join(spans, on=schema.SUBJECT_ID, maintain_order="left_right")
     inside = pairs.filter(pl.col(PREDICTION_TIME).is_between("start", "end"))
     ordered = inside.sort("row", "start", maintain_order=True)

@@ -19,7 +19,15 @@ import polars as pl
 from equipoise import schema
 from equipoise.errors import DataError
 from equipoise.sources.attach import check_columns, check_ids, damaged, ids_of, scan
-from equipoise.sources.declaration import Dictionary, MixedEvents, Reader, Source, Stays, When
+from equipoise.sources.declaration import (
+    Dictionary,
+    MixedEvents,
+    Reader,
+    Source,
+    Stays,
+    When,
+    plain_fields,
+)
 from equipoise.tasks import OTHER_RACE, GroupSettings
 
 DATA: Final = "data"
@@ -28,7 +36,7 @@ SPLITS: Final = "metadata/subject_splits"
 BIRTH: Final = "MEDS_BIRTH"
 DEATH: Final = "MEDS_DEATH"
 BY_CODES: Final = "codes"
-#: What follows the name of a discharge that says nothing.
+#: What follows the name of a discharge that says nothing, up to the next `//`.
 SILENT: Final = ("", "UNK", "UNKNOWN")
 HADM_ID: Final = "hadm_id"
 ICD: Final = r"(?i)^(?:(diagnosis|procedure)//)?ICD(?://)?(9|10)(CM|PCS|PROC)?(?://|/)([A-Z0-9.]+)$"
@@ -40,8 +48,8 @@ class MedsSettings:
 
     visits: the column of visit ids, `codes` to pair admissions with discharges by time, or None:
     `hadm_id` where the data have it, else `codes`.
-    admission, discharge: codes that open and close a visit; died: how the rest of a discharge code
-    begins that says so.
+    admission, discharge: codes that open and close a visit; of several that a code begins with the
+    longest is its name. died: how what follows the name of a discharge begins that says so.
     groups: for each group the codes that give it (`race` goes through the table of races).
     left_out: codes that never become features, with the reason that the ledger gives. Groups and
     what opens and closes a visit are left out in any case.
@@ -84,6 +92,7 @@ def meds_source(settings: MedsSettings | None = None) -> Source:
         mixed=partial(_events, settings),
         optional=(CODES, SPLITS),
         lab_ledger=f"{DATA} (values)",
+        settings={"settings": plain_fields(settings)},
     )
 
 
@@ -194,13 +203,7 @@ def _read_stays(settings: MedsSettings, read: Reader) -> Stays:
         spans = _spans(rows).collect(engine="streaming") if visit else None
     except pl.exceptions.PolarsError as error:
         raise damaged(files, error) from None
-    rest = pl.col("code").str.split("//").list.get(1, null_on_oob=True)
-    marks = marks.with_columns(
-        opens=_starts(settings.admission),
-        closes=_starts(settings.discharge),
-        died=pl.any_horizontal(rest.str.starts_with(word) for word in settings.died),
-        silent=rest.is_null() | rest.is_in(SILENT),
-    )
+    marks = marks.with_columns(**_meanings(settings))
     if spans is None:
         visits, oddities = _visits_by_time(marks)
     else:
@@ -223,6 +226,37 @@ def _read_stays(settings: MedsSettings, read: Reader) -> Stays:
         subjects = subjects.join(splits, on=schema.SUBJECT_ID, how="left", maintain_order="left")
     ledger = pl.DataFrame(schema=dict(schema.LEDGER))
     return Stays(visits, subjects, ledger, {**oddities, **more})
+
+
+def _meanings(settings: MedsSettings) -> dict[str, pl.Expr]:
+    """Whether a code opens or closes a visit, and what a discharge says of the outcome."""
+    rest = _behind_name(settings.discharge)
+    return {
+        "opens": _starts(settings.admission),
+        "closes": _starts(settings.discharge),
+        "died": pl.any_horizontal(rest.str.starts_with(word) for word in settings.died),
+        "silent": rest.str.split("//").list.first().is_in(SILENT),
+    }
+
+
+def _behind_name(names: Sequence[str]) -> pl.Expr:
+    """What follows the longest of `names` that a code begins with; null where none does."""
+    code = pl.col("code")
+    rests = [
+        pl.when(code.str.starts_with(name)).then(_rest(code.str.strip_prefix(name), name))
+        for name in sorted(names, key=len, reverse=True)
+    ]
+    return pl.coalesce(*rests, pl.lit(None, pl.String))
+
+
+def _rest(tail: pl.Expr, name: str) -> pl.Expr:
+    """A code's tail behind `name`, without the `//` between them.
+
+    A name that does not end with a mark of its own may be cut (`DISCH`): it goes on to that `//`.
+    """
+    if not name[-1:].isalnum():
+        return tail.str.strip_prefix("//")
+    return tail.str.splitn("//", 2).struct["field_1"].fill_null("")
 
 
 def _outcome(deaths_are_recorded: bool) -> pl.Expr:

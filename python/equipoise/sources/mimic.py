@@ -45,7 +45,7 @@ LABS: Final = ValueEvents(
     integer_labs=True,
     subject="subject_id",
     when=When("charttime"),
-    dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid")),
+    dictionary=Dictionary("d_labitems", ("itemid",), ("label", "fluid"), versions=("itemid",)),
 )
 #: Whether a row is of the same subject as that before it.
 _AS_BEFORE: Final = pl.col(schema.SUBJECT_ID) == pl.col(schema.SUBJECT_ID).shift()

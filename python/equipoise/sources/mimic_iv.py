@@ -11,6 +11,12 @@ import polars as pl
 from equipoise.sources.declaration import CodeEvents, Dictionary, Source, When
 from equipoise.sources.mimic import ITEM, Layout, codes_named, labs_by, read_stays
 
+
+def _titles(table: str) -> Dictionary:
+    key = ("icd_code", "icd_version")
+    return Dictionary(table, key, ("long_title",), versions=("icd_version",))
+
+
 LAYOUT: Final = Layout(
     patients={
         "subject_id": "id",
@@ -32,8 +38,8 @@ CODES: Final[Mapping[str, CodeEvents]] = {
             visit="hadm_id",
             code="icd_code",
             system="icd_version",
-            systems={"9": "ICD9", "9.0": "ICD9", "10": "ICD10", "10.0": "ICD10"},
-            dictionary=Dictionary("d_icd_diagnoses", ("icd_code", "icd_version"), ("long_title",)),
+            systems={"9": "ICD9", "10": "ICD10"},
+            dictionary=_titles("d_icd_diagnoses"),
         ),
         CodeEvents(
             table="procedures_icd",
@@ -41,11 +47,8 @@ CODES: Final[Mapping[str, CodeEvents]] = {
             visit="hadm_id",
             code="icd_code",
             system="icd_version",
-            systems={
-                **dict.fromkeys(("9", "9.0"), "ICD9PROC"),
-                **dict.fromkeys(("10", "10.0"), "ICD10PCS"),
-            },
-            dictionary=Dictionary("d_icd_procedures", ("icd_code", "icd_version"), ("long_title",)),
+            systems={"9": "ICD9PROC", "10": "ICD10PCS"},
+            dictionary=_titles("d_icd_procedures"),
             when=When("chartdate"),
         ),
         CodeEvents(

@@ -207,6 +207,9 @@ def _visits(part: _Section) -> VisitsSpec:
         null=part.texts("null", []),
     )
     part.done()
+    for folder in map(Path, spec.folders):
+        if folder.is_absolute() or ".." in folder.parts:
+            raise part.wrong("folders", "folders below the one that is read", str(folder))
     if spec.subject and not (spec.order or spec.start):
         raise part.wrong("order", "what a subject's visits are ordered by, or start", "neither")
     return spec

@@ -18,6 +18,7 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    plain_fields,
 )
 from equipoise.tasks import Task
 
@@ -88,6 +89,7 @@ def streams_source(
         codes=(code,) if CODES in streams else (),
         values=(value,) if VALUES in streams else (),
         tasks={TASK.name: TASK},
+        settings={"columns": plain_fields(columns)},
     )
 
 

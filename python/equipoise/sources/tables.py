@@ -23,8 +23,10 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    times_of,
     whole_numbers,
 )
+from equipoise.sources.labels import AS_WRITTEN
 from equipoise.sources.spec import EventsSpec, GroupSpec, Spec, TaskSpec, read_spec
 from equipoise.tasks import OTHER_RACE, GroupSettings, Task
 
@@ -124,6 +126,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     cells += [_fates(f"{table} (values)", rows, _FATE_OF_VALUE) for _, rows in values]
     keep = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died"]
     keep += ["dod"] if spec.visits.death else []
+    keep += [AS_WRITTEN] if AS_WRITTEN in visits.columns else []
     return Stays(
         visits=visits.select(*keep, *(_label(task) for task in spec.tasks)),
         subjects=subjects,
@@ -139,46 +142,76 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
     """The visits' table: its own columns as text, subject_id, visit_id, order, start, end, dod."""
     visits = spec.visits
     columns = [visits.subject, visits.visit, visits.order, visits.person, visits.split]
+    columns += [visits.start, visits.end, visits.death]
     columns += [group.column for group in spec.groups]
     columns += [name for task in spec.tasks for name in (task.column, *task.unknown)]
     columns += [name for part in (*spec.codes, *spec.values) for name in part.columns]
     texts: dict[str, ColumnKind] = dict.fromkeys((name for name in columns if name), "text")
-    rows = read(visits.table, texts).rename(_own)
-    rows = rows.with_columns(
+    texts_of = read(visits.table, texts).rename(_own)
+    rows = texts_of.with_columns(
         pl.when(~pl.col(name).is_in(visits.null)).then(pl.col(name)).alias(name)
-        for name in rows.columns
+        for name in texts_of.columns
     )
     number = pl.int_range(1, len(rows) + 1, dtype=pl.Int64)
-    subject = _number(rows[_own(visits.subject)]) if visits.subject else number
+    written = rows[_own(visits.subject)] if visits.subject else None
+    subject = number if written is None else _number(written)
     visit = _visit_ids(spec, read, rows[_own(visits.visit)]) if visits.visit else number
-    ids = (subject.alias(schema.SUBJECT_ID), visit.alias(schema.VISIT_ID))
-    named = rows.with_columns(*ids, *_times(spec, read))
-    order = _order(rows[_own(visits.order)]) if visits.order else named["start"]
+    ids = [subject.alias(schema.SUBJECT_ID), visit.alias(schema.VISIT_ID)]
+    if written is None or whole_numbers(written).null_count() > written.null_count():
+        # The ids are ours, then: a table of labels cannot know them.
+        nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+        ids.append((nothing if written is None else written).alias(AS_WRITTEN))
+    named = rows.with_columns(*ids, *_times(spec, read, texts_of))
+    order = _order(spec, read, rows[_own(visits.order)]) if visits.order else named["start"]
     return named.with_columns(order.alias("order"))
 
 
-def _times(spec: Spec, read: Reader) -> list[pl.Series | pl.Expr]:
-    """start, end and dod, read apart: a column of times may be one of words, too."""
-    columns = {"start": spec.visits.start, "end": spec.visits.end, "dod": spec.visits.death}
-    kinds: dict[str, ColumnKind] = dict.fromkeys(filter(None, columns.values()), "time")
-    times = read(spec.visits.table, kinds) if kinds else pl.DataFrame()
-    nothing = pl.lit(None, pl.Datetime("us"))
-    return [(times[column] if column else nothing).alias(name) for name, column in columns.items()]
+def _times(spec: Spec, read: Reader, texts: pl.DataFrame) -> list[pl.Series | pl.Expr]:
+    """start, end and dod: of `texts` where words say nothing, else read apart, as times."""
+    visits = spec.visits
+    columns = {"start": visits.start, "end": visits.end, "dod": visits.death}
+    asked = [column for column in columns.values() if column]
+    worded = {name for name in asked if texts[_own(name)].is_in(visits.null).any()}
+    kinds: dict[str, ColumnKind] = dict.fromkeys((n for n in asked if n not in worded), "time")
+    times = read(visits.table, kinds) if kinds else pl.DataFrame()
+    found: list[pl.Series | pl.Expr] = []
+    for name, column in columns.items():
+        if column is None:
+            found.append(pl.lit(None, pl.Datetime("us")).alias(name))
+        elif column in worded:
+            found.append(_worded_times(spec, read, texts[_own(column)]).alias(name))
+        else:
+            found.append(times[column].alias(name))
+    return found
+
+
+def _worded_times(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
+    text = text.set(text.is_in(spec.visits.null), None)
+    times = times_of(text)
+    for odd in (times.is_null() & text.is_not_null()).arg_true().head(1):
+        raise _wrong(spec, read, text, odd, "a time such as 2180-05-06 22:23:00")
+    return times
 
 
 def _visit_ids(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
     """Raises `DataError` for ids that are no numbers if tables of events name visits by them."""
     odd = (whole_numbers(text).is_null() & text.is_not_null()).arg_true()
     if len(odd) and any(part.table for part in (*spec.codes, *spec.values)):
-        files = read.files(spec.visits.table)
-        raise DataError(
-            table=files[0].name if len(files) == 1 else spec.visits.table,
-            column=spec.visits.visit,
-            row=odd[0] + 2 if len(files) == 1 else None,
-            want="a whole number, for tables of events name visits by it",
-            got=repr(text[odd[0]]),
-        )
+        want = "a whole number, for tables of events name visits by it"
+        raise _wrong(spec, read, text, odd[0], want)
     return _number(text)
+
+
+def _wrong(spec: Spec, read: Reader, text: pl.Series, row: int, want: str) -> DataError:
+    """That a cell of the visits' table is not as wanted."""
+    files = read.files(spec.visits.table)
+    return DataError(
+        table=files[0].name if len(files) == 1 else spec.visits.table,
+        column=text.name.removeprefix(OWN),
+        row=row + 2 if len(files) == 1 else None,
+        want=want,
+        got=repr(text[row]),
+    )
 
 
 def _number(text: pl.Series) -> pl.Series:
@@ -189,11 +222,17 @@ def _number(text: pl.Series) -> pl.Series:
     return text.rank("dense").cast(pl.Int64) - 1
 
 
-def _order(text: pl.Series) -> pl.Series:
-    """What sorts as numbers do, whole or not, or else as texts."""
+def _order(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
+    """What sorts as numbers do, whole or not, or else as texts; raises `DataError` for a mixture.
+
+    As texts 10 comes before 9: one odd cell would turn everybody's visits around.
+    """
     for numbers in (whole_numbers(text), text.cast(pl.Float64, strict=False)):
         if numbers.null_count() == text.null_count():
             return numbers
+    if numbers.count():
+        odd = (numbers.is_null() & text.is_not_null()).arg_true()[0]
+        raise _wrong(spec, read, text, odd, "a number, as in other rows, or text in all of them")
     return text
 
 

@@ -146,14 +146,12 @@ fn name(kind: Kind, parts: &[&[u8]]) -> Option<Option<String>> {
     Some(Some(texts.join("\u{1f}")))
 }
 
-/// A whole number of at most 18 characters, zeros behind a point allowed.
+/// A whole number that fits 64 bits, zeros behind a point allowed.
 fn id(cell: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(cell.trim_ascii()).ok()?;
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let (whole, zeros) = digits.split_once('.').unwrap_or((digits, ""));
-    let fits = digits.len() <= 18 && !whole.is_empty() && whole.bytes().all(|b| b.is_ascii_digit());
-    let sign = if text.starts_with('-') { -1 } else { 1 };
-    (fits && zeros.bytes().all(|b| b == b'0')).then_some(sign * whole.parse::<i64>().ok()?)
+    let (whole, zeros) = text.split_once('.').unwrap_or((text, ""));
+    let digits = whole.strip_prefix('-').unwrap_or(whole).bytes().all(|b| b.is_ascii_digit());
+    (digits && zeros.bytes().all(|b| b == b'0')).then_some(whole.parse().ok()?)
 }
 
 /// The shortest decimal that names `value`, as a whole number and a power of ten.
