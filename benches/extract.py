@@ -63,7 +63,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--make", action="store_true", help="only simulate the hospital")
     arguments = parser.parse_args()
     if arguments.make:
-        hospital(arguments.patients, arguments.formats)
+        for suffix in arguments.formats.split(","):
+            hospital(arguments.patients, suffix)
         sys.exit()
     if arguments.check:
         check(arguments.hospital, arguments.formats, arguments.rivals.split(","))

@@ -281,6 +281,7 @@ def test_progress_and_refusals(tmp_path: Path) -> None:
         {"patients": 10, "death_rate": 1.0},
         {"patients": 10, "lab_rows_per_patient": -1.0},
         {"patients": 10, "seed": -1},
+        {"patients": 10, "file_format": "csv.zst"},
     ):
         with pytest.raises(UsageError):
             simulate(tmp_path / "bad", **bad)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import polars as pl
 
@@ -53,6 +53,8 @@ def simulate(
     chemistry and a blood count. `death_rate` is the share of admitted subjects who die in hospital.
     """
     _check(patients, seed, lab_rows_per_patient, death_rate)
+    if file_format not in (formats := get_args(FileFormat)):
+        raise UsageError(f"file_format: want one of {', '.join(formats)}, got {file_format}")
     config = {
         "patients": patients,
         "file_format": file_format,
