@@ -34,24 +34,22 @@ impl Labs {
     /// records must have room for all that are numbered.
     #[inline(always)]
     pub fn number(&mut self, name: LabName<'_>) -> Result<u32> {
-        let number = match (self, name) {
-            (Self::Ints(keys), LabName::Int(id)) => keys.number(id),
-            (Self::Texts(keys), LabName::Text(name)) => keys.number(name),
-            _ => return Err(Error::Shape("labs are all numbers or all texts".into())),
-        };
-        within(number as usize)?;
-        Ok(number)
+        match (self, name) {
+            (Self::Ints(keys), LabName::Int(id)) => within(keys.number(id)),
+            (Self::Texts(keys), LabName::Text(name)) => within(keys.number(name)),
+            _ => Err(Error::Shape("labs are all numbers or all texts".into())),
+        }
     }
 }
 
-/// A lab's number is below what records have room for.
+/// A lab's number, for which records must have room.
 #[inline(always)]
-pub(super) fn within(lab: usize) -> Result<()> {
-    if lab >= MOST_KEYS {
+pub(super) fn within(lab: u32) -> Result<u32> {
+    if lab as usize >= MOST_KEYS {
         let limit = MOST_KEYS as u64;
         return Err(Error::TooMany { table: "labs".into(), what: "names", limit });
     }
-    Ok(())
+    Ok(lab)
 }
 
 impl LabColumn {

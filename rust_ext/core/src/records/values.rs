@@ -1,7 +1,7 @@
 //! Lab events: the exact mean of every (visit, lab), in one pass and in memory that grows with the
 //! number of such pairs, not with rows.
 
-use super::columns::{LabColumn, LabName, Labs, Numbers, numbers_of, within};
+use super::columns::{LabColumn, Labs, Numbers, numbers_of, within};
 use super::packed::combine;
 use super::placing::{ASK, NO_ID, Placer};
 use super::sums::Sums;
@@ -54,7 +54,7 @@ pub fn read_values(
         ledger.add(sink.ledger);
     }
     let (names, numbers) = renamed(&sinks);
-    within(names.len().saturating_sub(1))?;
+    within(names.len().saturating_sub(1) as u32)?;
     std::thread::scope(|scope| {
         for (sink, numbers) in sinks.iter_mut().zip(&numbers) {
             scope.spawn(|| {
@@ -130,7 +130,7 @@ impl<'a> Values<'a> {
                 }
                 self.ledger.count_many(Outcome::Used, used);
                 // Looked at once for all rows: what went wrong with too many is thrown away.
-                within(keys.names().len().saturating_sub(1))?;
+                within(keys.names().len().saturating_sub(1) as u32)?;
             }
             _ => {
                 for row in rows {
@@ -164,13 +164,20 @@ impl<'a> Values<'a> {
             visit => visit,
         };
         let number = self.number_of(row);
-        let name = match self.labs {
-            Labs::Ints(_) => id_of(row)?.map(LabName::Int),
-            Labs::Texts(_) => text_of(row, self.parts, &mut self.name)?.map(LabName::Text),
-        };
-        let Some(name) = name else { return Ok(Outcome::NoCode) };
-        self.sums.turn_to(visit);
-        self.sums.add(number, || self.labs.number(name))
+        // Each with its own end, not to ask for the kind of name again: rows come by the million.
+        match &mut self.labs {
+            Labs::Ints(keys) => {
+                let Some(id) = id_of(row)? else { return Ok(Outcome::NoCode) };
+                self.sums.turn_to(visit);
+                self.sums.add(number, || within(keys.number(id)))
+            }
+            Labs::Texts(keys) => {
+                let name = text_of(row, self.parts, &mut self.name)?;
+                let Some(name) = name else { return Ok(Outcome::NoCode) };
+                self.sums.turn_to(visit);
+                self.sums.add(number, || within(keys.number(name)))
+            }
+        }
     }
 }
 
