@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.flax import load_file, save_file
@@ -20,7 +21,7 @@ from equipoise.cohort import Cohort
 from equipoise.errors import DataError
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
-from equipoise.generator.network import Graph, Params, named_arrays, outline
+from equipoise.generator.network import BIAS, Graph, Params, named_arrays, outline
 from equipoise.vocabulary import Vocabulary
 
 WEIGHTS: Final = "weights.safetensors"
@@ -181,6 +182,20 @@ def _read_weights(path: Path, shapes: Params) -> Params:
         arrays = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(table=str(path), want="safetensors", got=str(error)) from None
+    for name in want:
+        check_numbers(path, name, arrays[name])
     leaves = [jnp.asarray(arrays[name]) for name in want]
     params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return params
+
+
+def check_numbers(path: Path | str, name: str, weights: Any) -> None:
+    """Raise `DataError` for weights that are no numbers: visits drawn by them would look empty.
+
+    A bias of -inf is that of a token that is never drawn.
+    """
+    array = np.asarray(weights)
+    bad = ~np.isfinite(array) & ~((array == -np.inf) & (name == BIAS))
+    if bad.any():
+        got = f"{int(bad.sum())} that are not, such as {array[bad][0]}"
+        raise DataError(table=str(path), column=name, want="weights that are numbers", got=got)

@@ -17,6 +17,7 @@ from equipoise import schema
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.gathering import Gathering
 from equipoise.generator.lanes import (
+    RANDOM,
     Lanes,
     Tally,
     Visits,
@@ -181,7 +182,8 @@ class Draw:
         self.usage.lane_visits += int(tally.steps.sum()) * lanes_for(self._batch)
 
     def _work(self, numbers: range) -> Work:
-        key = jax.random.fold_in(jax.random.key(self._seed % 2**32), self._seed // 2**32 % 2**32)
+        key = jax.random.key(self._seed % 2**32, impl=RANDOM)
+        key = jax.random.fold_in(key, self._seed // 2**32 % 2**32)
         plan = [*self._order.encode(), np.int32(numbers.stop), np.int32(self._mesh.size)]
         return Work(*everywhere(self._mesh, [*plan, jax.random.key_data(key)]))
 

@@ -363,6 +363,8 @@ def _log_odds(cohort: Cohort, visits_V: npt.NDArray[np.float64]) -> npt.NDArray[
     """(V + 1,) of each code in the visits that may have it, and of the end after any."""
     counts = np.bincount(cohort.codes, minlength=len(visits_V) + 1).astype(np.float64)
     counts[-1] = len(cohort)
-    share = (counts + 0.5) / (np.append(visits_V, len(cohort.visits)) + 1)
+    # Of a system that no visit is of, a code is as rare as one that no visit has.
+    may_V = np.where(visits_V > 0, visits_V, len(cohort.visits))
+    share = (counts + 0.5) / (np.append(may_V, len(cohort.visits)) + 1)
     log_odds: npt.NDArray[np.float64] = np.log(share) - np.log1p(-share)
     return log_odds

@@ -2,8 +2,8 @@
 
 HALO's columns are codes, label bits, start, end, pad (HALO_Inpatient; FairPlay's label bits are the
 outcome, then each group's levels). Bits of labels, start and pad are never set in a visit; they are
-blocked here, so that the distribution is HALO's given that they are not. As a column's hidden unit
-feeds all later logits, the columns of labels and start keep their places, as spare tokens.
+blocked here: the distribution is HALO's with those bits held at 0. As a column's hidden unit feeds
+all later logits, the columns of labels and start keep their places, as spare tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from equipoise.errors import DataError
-from equipoise.generator.checkpoint import HISTORY, Generator
+from equipoise.generator.checkpoint import HISTORY, Generator, check_numbers
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.network import end_token, named_arrays, outline
@@ -65,8 +65,13 @@ def from_halo_checkpoint(
         config = _config(state, len(vocabulary), conditions, heads)
         arrays = _coarse(state, len(vocabulary), conditions, config)
         arrays |= head_arrays(state, len(vocabulary), config)
+    except DataError:
+        raise
     except KeyError as error:
         raise DataError(table=str(path), want=f"HALO's weights {error}", got="none") from None
+    except (IndexError, ValueError) as error:
+        want = "weights of HALO's shapes"
+        raise DataError(table=str(path), want=want, got=str(error)) from None
     shapes = outline(len(vocabulary), len(conditions), config)[1]
     leaves = []
     for name, leaf in named_arrays(shapes).items():
@@ -74,6 +79,7 @@ def from_halo_checkpoint(
             raise DataError(
                 table=str(path), column=name, want=str(leaf.shape), got=str(arrays[name].shape)
             )
+        check_numbers(path, name, arrays[name])
         leaves.append(jnp.asarray(arrays[name], jnp.float32))
     params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     history = pl.DataFrame(schema=dict(HISTORY))

@@ -29,6 +29,7 @@ from equipoise.errors import UsageError
 from equipoise.generator import in_core
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.drawing import Draw, Usage, lanes_for, usual_batch
+from equipoise.generator.lanes import RANDOM
 from equipoise.generator.network import named_arrays
 from equipoise.generator.orders import Order, Plan
 from equipoise.generator.sampling import cohort_of
@@ -164,6 +165,7 @@ def _sampler(generator: Generator, batch: int) -> dict[str, Any]:
         "dtype": "float32",
         "jax": jax.__version__,
         "lanes": lanes_for(batch),
+        "random": f"{RANDOM}, partitionable: {settings.jax_threefry_partitionable}",
         "matmul_precision": settings.jax_default_matmul_precision or "default",
     }
 

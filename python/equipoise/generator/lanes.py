@@ -22,6 +22,8 @@ from equipoise.generator.model import Memory
 from equipoise.generator.network import Graph, Halo, Params
 
 DEVICES: Final = "devices"
+#: What draws, whatever the environment would have: of others, numbers depend on the lanes.
+RANDOM: Final = "threefry2x32"
 #: Bits of a visit go to the host in whole words, which it looks through word by word.
 WORD: Final = 64
 
@@ -170,7 +172,7 @@ def _no_visits(halo: Halo, steps: int, lanes: int) -> Visits:
 
 def _one_visit(halo: Halo, work: Work, lanes: Lanes) -> tuple[Lanes, Visits]:
     h_LD, memories = halo.coarse.step(lanes.row, lanes.at, lanes.memories)
-    key = jax.random.wrap_key_data(work.key)
+    key = jax.random.wrap_key_data(work.key, impl=RANDOM)
     threshold_LV = thresholds(key, lanes.number, lanes.at - 1, halo.head.tokens)
     condition_LK = _conditions(work, lanes.number)
     x_LV, last_L = halo.draw(h_LD, threshold_LV, lanes.at - 1, condition_LK)

@@ -225,7 +225,8 @@ class Coarse(nnx.Module):
         rows, width = self.position_TD.shape
         heads = self.blocks[0].attention.heads
         shape = (lanes, heads, rows, width // heads)
-        memories = [Memory(jnp.zeros(shape), jnp.zeros(shape)) for _ in self.blocks]
+        empty = jnp.zeros(shape, self.start_1D.dtype)
+        memories = [Memory(empty, empty) for _ in self.blocks]
         start_LD = jnp.broadcast_to(self.start_1D[...], (lanes, width))
         return self.step(start_LD, jnp.zeros(lanes, jnp.int32), memories)[1]
 

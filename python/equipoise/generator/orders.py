@@ -50,8 +50,10 @@ class Order:
         subjects to be numbered.
         """
         order = Order(conditions, _checked_cells(conditions, plan))
-        if order.total > MOST_SUBJECTS:
-            raise UsageError(f"want at most {MOST_SUBJECTS} subjects, the plan has {order.total}")
+        # Python's own numbers: those of an array would go round.
+        total = sum(order.cells["synthetic"].to_list())
+        if total > MOST_SUBJECTS:
+            raise UsageError(f"want at most {MOST_SUBJECTS} subjects, the plan has {total}")
         return order
 
     @cached_property

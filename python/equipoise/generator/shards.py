@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JOB: Final = "job.json"
-_SHARD: Final = re.compile(r"shard-(\d{6})\.([0-9a-f]{32})\.arrow")
+_SHARD: Final = re.compile(r"shard-(\d{6,})\.([0-9a-f]{32})\.arrow")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Shards:
 
         lists = pa.LargeListArray.from_arrays(records.code_offsets, pa.array(records.codes))
         lists = pa.LargeListArray.from_arrays(records.visit_offsets, lists)
-        batch = pa.record_batch({"codes": lists}).replace_schema_metadata({"job": self._digest})
+        about = {"job": self._digest, "number": str(number)}
+        batch = pa.record_batch({"codes": lists}).replace_schema_metadata(about)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
@@ -90,7 +91,7 @@ class Shards:
         _write_whole(self.folder / f"shard-{number:06}.{digest}.arrow", data)
 
     def read(self, path: Path) -> Nested:
-        """A shard; raises `DataError` unless its bytes are those written for this job."""
+        """A shard; raises `DataError` unless its bytes are those written for it in this job."""
         import pyarrow as pa
 
         data = path.read_bytes()
@@ -98,9 +99,12 @@ class Shards:
         if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
             raise _damaged(path, "the bytes that its name promises", "others")
         batch = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
-        job = (batch.schema.metadata or {}).get(b"job", b"none").decode()
+        about = batch.schema.metadata or {}
+        job, number = (about.get(name, b"none").decode() for name in (b"job", b"number"))
         if job != self._digest:
             raise _damaged(path, f"a shard of job {self._digest}", f"one of {job}")
+        if number != str(int(match[1])):
+            raise _damaged(path, f"shard {int(match[1])}", f"shard {number}")
         return _records(batch.column("codes"))
 
     def remove(self) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from equipoise import store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
 from equipoise.generator.fitting import Best, Course, Look, State, Task
+from equipoise.generator.network import computing_dtype
 
 if TYPE_CHECKING:
     from orbax.checkpoint import CheckpointManager
@@ -64,7 +66,7 @@ class Snapshots:
             raise DataError(
                 table=str(self._manager.directory / str(step)),
                 want="a snapshot of training",
-                got=str(error).splitlines()[0],
+                got=(str(error) or type(error).__name__).splitlines()[0],
                 hint="Start anew without --resume",
             ) from None
 
@@ -124,13 +126,14 @@ class Snapshots:
             history=history,
         )
         if _digest_of(course) != place["digest"]:
-            raise ValueError("other weights than were saved")
+            raise ValueError("another course than was saved")
         return course
 
 
 def _digest_of(course: Course) -> str:
-    """Of weights and moments; empty where other processes have a part of them."""
-    sha = hashlib.sha256()
+    """Of all that a course is; empty where other processes have a part of the weights."""
+    where = [course.step, course.epoch, course.place, course.best.step]
+    sha = hashlib.sha256(json.dumps([*where, course.history]).encode())
     for leaf in jax.tree.leaves((course.state, course.best.params)):
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return ""
@@ -159,6 +162,9 @@ def _claim(path: Path, identity: Mapping[str, Any]) -> None:
 def _identity(task: Task) -> dict[str, Any]:
     """What the result depends on, by the names a person knows."""
     return {
+        "equipoise": version("equipoise"),
+        "jax": jax.__version__,
+        "dtype": computing_dtype(task.config).name,
         "seed": task.seed,
         "groups": list(task.conditions.by),
         **{f"config.{name}": value for name, value in asdict(task.config).items()},

@@ -38,7 +38,7 @@ def train_generator(
     """Fit the distribution of records given the label and the groups in `by`.
 
     The weights kept are the best for `tuning`, whose subjects must not be in `cohort`; without it a
-    tenth of the subjects, drawn by `seed`, is held out. `config` defaults to
+    tenth of the subjects, drawn by `seed` with all of a person, is held out. `config` defaults to
     `GeneratorConfig.for_cohort`. Left out, and counted in `Generator.report`: subjects without
     visits, with an unknown label or with an unknown group.
 
@@ -90,12 +90,13 @@ def _parts(
     else:
         keep = conditions.known(tuning.subjects) & (np.diff(tuning.visit_offsets) > 0)
         fit, tune = usable, tuning.filter(keep)
-    for part, what in ((fit, "to train on"), (tune, "for tuning")):
+    of = len(usable if tuning is None else tuning)
+    for part, what, among in ((fit, "to train on", len(usable)), (tune, "for tuning", of)):
         if not len(part):
             raise DataError(
                 table="subjects",
                 want=f"some with visits, label and groups {what}",
-                got=f"none of {len(usable)} that can be used",
+                got=f"none of {among} that can be used",
             )
     if not fit.vocabulary.equals(tune.vocabulary):
         raise DataError(table="tuning", want="the cohort's vocabulary", got="another")
@@ -144,10 +145,21 @@ def _usable(cohort: Cohort, by: list[str]) -> tuple[Cohort, dict[str, int | floa
 
 
 def _hold_out(cohort: Cohort, by: list[str], seed: int) -> tuple[Cohort, Cohort]:
-    """Nine tenths and one tenth of the subjects; every cell keeps one subject in the first part."""
-    shuffled = cohort.subjects.select(schema.LABEL, *by).with_row_index("place")
-    shuffled = shuffled.sample(fraction=1, shuffle=True, seed=seed)
-    spare = shuffled.filter(~pl.struct(schema.LABEL, *by).is_first_distinct())["place"]
+    """Nine tenths and one tenth of the subjects, those of one person in one of the two.
+
+    Every cell keeps one subject in the first part.
+    """
+    person = pl.col(schema.PERSON_ID) if schema.PERSON_ID in cohort.subjects.columns else None
+    own = -1 - pl.int_range(pl.len())
+    shuffled = cohort.subjects.select(
+        schema.LABEL, *by, __person=own if person is None else pl.coalesce(person, own)
+    )
+    shuffled = shuffled.with_row_index("place").sample(fraction=1, shuffle=True, seed=seed)
+    kept = pl.struct(schema.LABEL, *by).is_first_distinct()
+    spare = shuffled.with_columns(kept=kept).filter(~pl.col("kept").any().over("__person"))
+    persons = spare.group_by("__person", maintain_order=True).agg("place")
+    before = pl.col("place").list.len().cum_sum() - pl.col("place").list.len()
+    drawn = persons.filter(before < -(-len(cohort) // 10))["place"].explode(empty_as_null=False)
     held = np.zeros(len(cohort), bool)
-    held[spare.head(-(-len(cohort) // 10)).to_numpy()] = True
+    held[drawn.to_numpy()] = True
     return cohort.filter(~held), cohort.filter(held)
