@@ -94,7 +94,7 @@ def demo(
             seed=seed,
             lab_rows_per_patient=100,
             death_rate=0.15,
-            force=force or hospital.exists(),
+            force=force,
             progress=progress,
         )
     request = Request("mimic-iv", hospital, threads=threads)
@@ -235,6 +235,8 @@ def sample(
 
     if (plan is None) == (not balance):
         raise UsageError("either --plan PLAN.csv or --balance is wanted")
+    if plan is not None and ratio != 1:
+        raise UsageError("--ratio is for --balance: a plan says how many are wanted")
     store.check_free(out, force)
     generator = load_generator(model)
     if plan is not None:

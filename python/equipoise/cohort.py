@@ -165,17 +165,31 @@ class Cohort:
 
     @staticmethod
     def load(folder: Path | str) -> Cohort:
-        """Open a saved cohort; the codes stay on disk, memory-mapped."""
+        """Open a saved cohort; the codes stay on disk, memory-mapped.
+
+        Raises `DataError` if it is damaged, or if its codes are of another vocabulary.
+        """
         folder = Path(folder)
         store.read_manifest(folder, "cohort")
-        codes = read_arrays(folder / "codes.arrow")["codes"]
+        path, vocabulary = folder / "codes.arrow", Vocabulary.read(folder)
+        try:
+            lists = read_arrays(path)["codes"]
+            visit_offsets, code_offsets = lists.offsets.to_numpy(), lists.values.offsets.to_numpy()
+            codes = lists.values.values.to_numpy()
+        except (KeyError, AttributeError):
+            raise DataError(table=str(path), want="a cohort's codes", got="others") from None
+        # Whatever is indexed by them would be written to, or read, beyond its end.
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(vocabulary):
+            got = f"columns from {codes.min()} to {codes.max()}"
+            want = f"columns of the vocabulary, below {len(vocabulary)}"
+            raise DataError(table=str(path), want=want, got=got)
         return Cohort(
             subjects=store.read_frame(folder / "subjects.arrow"),
             visits=store.read_frame(folder / "visits.arrow"),
-            visit_offsets=codes.offsets.to_numpy(),
-            code_offsets=codes.values.offsets.to_numpy(),
-            codes=codes.values.values.to_numpy(),
-            vocabulary=Vocabulary.read(folder),
+            visit_offsets=visit_offsets,
+            code_offsets=code_offsets,
+            codes=codes,
+            vocabulary=vocabulary,
         )
 
 
@@ -224,15 +238,19 @@ def last_visit_labels(visit_offsets: Offsets, labels: pl.Series) -> pl.Series:
 
     An unknown subject label leaves the last visit unknown.
     """
-    lengths = np.diff(visit_offsets)
-    last = np.zeros(visit_offsets[-1], bool)
-    last[visit_offsets[1:][lengths > 0] - 1] = True
-    owner = np.repeat(np.arange(len(labels)), lengths)
+    owner = np.repeat(np.arange(len(labels)), np.diff(visit_offsets))
     spread = labels.gather(owner)
-    frame = pl.DataFrame({"label": spread, "last": last})
+    frame = pl.DataFrame({"label": spread, "earlier": is_earlier(visit_offsets)})
     return frame.select(
-        pl.when("last").then("label").otherwise(pl.lit(value=False)).alias(schema.LABEL)
+        pl.when("earlier").then(pl.lit(value=False)).otherwise("label").alias(schema.LABEL)
     ).to_series()
+
+
+def is_earlier(visit_offsets: Offsets) -> npt.NDArray[np.bool_]:
+    """(N,) Whether a visit is not its subject's last."""
+    earlier = np.ones(visit_offsets[-1], bool)
+    earlier[visit_offsets[1:][np.diff(visit_offsets) > 0] - 1] = False
+    return earlier
 
 
 def cohort_from_lists(

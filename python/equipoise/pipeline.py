@@ -89,8 +89,7 @@ def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
     `fairplay@0.5` fills the cells half up (any method with a ratio); `oracle=RECORDS` takes its
     patients from the records of a further simulated hospital, and is called "oracle".
     """
-    if list(names) == [ALL]:
-        return METHODS
+    names = [one for name in names for one in (METHODS if name == ALL else [name])]
     methods = dict(_method_of(name) for name in names)
     if sum(name.startswith(ORACLE) for name in names) > 1:
         raise UsageError("want one oracle: of two, both called so, one would be lost")

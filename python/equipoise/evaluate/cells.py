@@ -12,7 +12,8 @@ from equipoise import schema
 from equipoise.training_set import TrainingSet
 
 #: One row per observed cell. `subjects` are real and different, `copies` further rows of resampled
-#: ones; `visits` are of all, and `weight` is how much they count together.
+#: ones; `visits` are of all, as far as their label is known, and `weight` is how much they count
+#: together.
 CELL: Final[Mapping[str, type[pl.DataType]]] = {
     schema.LABEL: pl.Boolean,
     "subjects": pl.Int64,
@@ -29,13 +30,14 @@ CELL: Final[Mapping[str, type[pl.DataType]]] = {
 def count_cells(training: TrainingSet, by: Sequence[str]) -> pl.DataFrame:
     """A frame of `CELL` and `by`, sorted by cell."""
     cohort = training.cohort
+    known = cohort.visits[schema.LABEL].is_not_null().to_numpy()
     positive = cohort.visits[schema.LABEL].fill_null(value=False).to_numpy()
     weight = np.ones(len(positive)) if training.weights is None else training.weights
     owner = cohort.subject_of_visit()
     subjects = cohort.subjects.with_columns(
-        visits=np.diff(cohort.visit_offsets),
+        visits=np.bincount(owner, known, minlength=len(cohort)).astype(np.int64),
         positive_visits=np.bincount(owner, positive, minlength=len(cohort)).astype(np.int64),
-        weight=np.bincount(owner, weight, minlength=len(cohort)),
+        weight=np.bincount(owner, known * weight, minlength=len(cohort)),
         positive_weight=np.bincount(owner, positive * weight, minlength=len(cohort)),
     )
     synthetic = pl.col(schema.SYNTHETIC).fill_null(value=False)

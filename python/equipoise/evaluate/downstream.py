@@ -122,7 +122,7 @@ def models_named(names: Sequence[str]) -> dict[str, Fit]:
     A name with a colon, `package.module:estimator`, is the user's own (see `own.estimator_at`).
     Raises `UsageError` that lists the names.
     """
-    chosen = MODELS if list(names) == [ALL] else names
+    chosen = [one for name in names for one in (MODELS if name == ALL else [name])]
     return {name: model_named(name) for name in chosen}
 
 

@@ -34,6 +34,8 @@ from equipoise.evaluate.schedule import Schedule
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 SETUP: Final = "setup.json"
+#: What columns are called in the frames that results are made from.
+_WITHIN: Final = ["overall", "len", "in", "n", "factor", "whole", "odds", "of_all", "cell", "__row"]
 DEFAULT_MODELS: Final = ("logistic_regression", "xgboost")
 
 
@@ -120,7 +122,7 @@ def run_experiment(
     plan = _plan_folds(records, setup, keep_together)
     encode = _Encoder(records, plan, settings or VocabularySettings())
     with running.kept() as keep:
-        _check_same(keep, encode, setup, running.inputs, methods)
+        _check_same(keep, encode, setup, running.inputs, {**methods, **fits})
         arms = _arms(keep, plan, setup, methods, fits, running.threads)
         work_off(Schedule(arms, encode, running.progress), running.threads, running.progress)
         told = tuple(on_folds(records.subjects, setup.by, folds))
@@ -183,12 +185,12 @@ def _check_same(
     encode: _Encoder,
     setup: Setup,
     inputs: Mapping[str, str],
-    methods: Mapping[str, Method],
+    used: Mapping[str, Method | Fit],
 ) -> None:
     """Raise `UsageError` if the pieces in `keep` answer another question.
 
-    Methods and models may be added or left out: their pieces do not depend on each other. Whose
-    method draws from other data draws from the same as before.
+    Methods and models may be added or left out: their pieces do not depend on each other. Of those
+    `used` that have a `digest` (data to draw from, one's own model) it has to be as before.
     """
     subjects = encode.records.subjects.select(schema.SUBJECT_ID, schema.LABEL, *setup.by)
     now = {
@@ -205,7 +207,7 @@ def _check_same(
     before: Mapping[str, Any] = store.read_json(path) if path.exists() else now
     other = [name for name, value in now.items() if before.get(name) != value]
     earlier: Mapping[str, str | None] = before.get("drawn_from", {})
-    drawn = {name: method.digest() for name, method in methods.items() if hasattr(method, "digest")}
+    drawn = {name: method.digest() for name, method in used.items() if hasattr(method, "digest")}
     other += [name for name in drawn if earlier.get(name, drawn[name]) != drawn[name]]
     if other:
         raise UsageError(
@@ -226,7 +228,7 @@ def _digest_of(records: Records, settings: VocabularySettings) -> str:
 
 def _check_request(setup: Setup) -> None:
     for name in setup.by:
-        if name in PREDICTIONS or name in CELLS or setup.by.count(name) > 1:
+        if name in {*PREDICTIONS, *CELLS, *_WITHIN} or setup.by.count(name) > 1:
             raise UsageError(f"{name} cannot be a group here: it is used twice, or by the results")
     if not setup.methods or not setup.models:
         raise UsageError("want at least one method and one model, got none")

@@ -132,6 +132,13 @@ def mean_equalized_odds_difference(counts: Counts, sizes: Floats | None = None) 
     return (_range(tpr(counts)) + _range(fpr(counts))) / 2
 
 
+#: Those that rest on who is flagged, not on who is positive.
+BY_SELECTION: Final = (
+    "classic_disparate_impact",
+    "demographic_parity_ratio",
+    "demographic_parity_difference",
+)
+
 #: Every number over groups that a comparison reports.
 FAIRNESS: Final[Mapping[str, Callable[[Counts, Floats], Floats]]] = MappingProxyType(
     {

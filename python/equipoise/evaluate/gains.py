@@ -47,7 +47,7 @@ from equipoise.evaluate.counts import (
     Counts,
     Floats,
 )
-from equipoise.evaluate.fairness import FAIRNESS
+from equipoise.evaluate.fairness import BY_SELECTION, FAIRNESS
 from equipoise.evaluate.judging import CONTROL, OVERALL, Grouping
 from equipoise.evaluate.over_models import MEAN_OF_MODELS
 from equipoise.evaluate.score_bootstrap import RANKINGS, SUMMED, corrected_in, resampled_scores
@@ -189,7 +189,17 @@ def _gains(
                     {a: over(arm, sizes[by])[..., None] for a, arm in arms.items()}
                     for arms in (point, many)
                 ]
-                yield from _parts(by, (OVERALL,), metric, values, of.total())
+                resting_on = of.total() if metric in BY_SELECTION else _second(of)
+                yield from _parts(by, (OVERALL,), metric, values, resting_on)
+
+
+def _second(counts: Counts) -> Counts:
+    """Those of the group with the second most positives: a comparison takes two."""
+    if len(counts.groups) < 2:
+        return counts.total()
+    place = np.argsort(-counts.positives, kind="stable")[[1]]
+    cells = (counts.tp, counts.fp, counts.fn, counts.tn)
+    return Counts((OVERALL,), *(cell[place] for cell in cells))
 
 
 def _parts(

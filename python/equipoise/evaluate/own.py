@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,16 @@ class Own:
 
         ignored = weight is not None and not takes_weight
         return Classifier(scores, "its fit takes no sample_weight: all alike" if ignored else "")
+
+    def digest(self) -> str:
+        """Of its class, its settings and the code that it is in."""
+        kind = type(self.estimator)
+        # Where an object lies is no part of what it is.
+        settings = re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.estimator.get_params().items())))
+        whole = sha256(f"{kind.__qualname__} {settings}".encode())
+        with suppress(OSError, TypeError):
+            whole.update(inspect.getsource(sys.modules[kind.__module__]).encode())
+        return whole.hexdigest()
 
     def _try(self, work: Any, what: str) -> Any:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from scipy import stats
 
 from equipoise import schema, store
 from equipoise.errors import DataError
+from equipoise.evaluate.benefit import FEWEST_POSITIVES
 from equipoise.evaluate.cells import CELL
 from equipoise.evaluate.gains import GAINS
 from equipoise.evaluate.group_metrics import METRICS
@@ -134,13 +134,17 @@ class Results:
         for name in (*(f"{name}.parquet" for name in FRAMES), _SETUP):
             if not (folder / name).is_file():
                 raise DataError(table=str(folder), want=name, got="no such file")
-        setup = json.loads((folder / _SETUP).read_text(encoding="utf-8"))
+        setup = store.read_json(folder / _SETUP)
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in setup.items()
         }
-        fields |= {name: pl.read_parquet(folder / f"{name}.parquet") for name in FRAMES}
-        return Results(**fields)
+        try:
+            fields |= {name: pl.read_parquet(folder / f"{name}.parquet") for name in FRAMES}
+            return Results(**fields)
+        except (pl.exceptions.PolarsError, OSError, TypeError) as error:
+            got = str(error).splitlines()[0]
+            raise DataError(table=str(folder), want="whole results", got=got) from None
 
 
 def summary(results: Results, *, by: str | None = None) -> pl.DataFrame:
@@ -149,14 +153,21 @@ def summary(results: Results, *, by: str | None = None) -> pl.DataFrame:
     Columns: method, model, by, then f1 (at 0.5), and at the tuned threshold f1_tuned, auroc, ap,
     worst_group_f1, disparate_impact and theil, each followed by its `_sd`. `by` chooses the
     grouping of the last three (default: the finest). Folds where a value cannot be estimated are
-    left out; NaN where none is left.
+    left out; NaN where none is left, and where fewer than two groups have 10 positive visits in all
+    folds together. The worst group is one of those that have.
     """
     by = by or (list(results.fairness["by"].unique(maintain_order=True)) or [OVERALL])[-1]
     metrics, arm = results.metrics, list(_ARM)
     everyone, f1 = metrics.filter(pl.col("by") == OVERALL), pl.col("metric") == "f1"
     tuned = pl.col("threshold") == TUNED
-    worst = metrics.filter(f1 & tuned & (pl.col("by") == by)).group_by(arm, maintain_order=True)
+    of_groups = metrics.filter(f1 & tuned & (pl.col("by") == by))
+    of_arm = of_groups.group_by("method", "model", "group", maintain_order=True)
+    enough = of_arm.agg(pl.col("positives").sum() >= FEWEST_POSITIVES).filter("positives")
+    of_groups = of_groups.join(enough, on=["method", "model", "group"], how="semi")
     fairness = results.fairness.filter(tuned & (pl.col("by") == by))
+    if by != OVERALL and enough["group"].n_unique() < 2:
+        of_groups, fairness = of_groups.clear(), fairness.clear()
+    worst = of_groups.group_by(arm, maintain_order=True)
     columns = {
         "f1": everyone.filter(f1 & (pl.col("threshold") == HALF)),
         "f1_tuned": everyone.filter(f1 & tuned),
@@ -173,6 +184,7 @@ def summary(results: Results, *, by: str | None = None) -> pl.DataFrame:
             "method", "model", pl.col("mean").alias(name), pl.col("sd").alias(f"{name}_sd")
         )
         table = table.join(means, on=["method", "model"], how="left", maintain_order="left")
+        table = table.with_columns(pl.col(name, f"{name}_sd").fill_null(np.nan))
     return table
 
 

@@ -30,6 +30,8 @@ METRICS: Final = "metrics.jsonl"
 #: Of the folder. Another number is for files that this code could not read or would misread.
 FORMAT: Final = 3
 
+#: In a generator's report: of visits before a subject's last, the share whose label was known.
+EARLIER_KNOWN: Final = "earlier_labels_known"
 #: Mean negative log-likelihood, nats per visit, at each look at the tuning subjects.
 HISTORY: Final[Mapping[str, type[pl.DataType]]] = {
     "step": pl.Int64,

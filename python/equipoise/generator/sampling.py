@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from equipoise import schema
-from equipoise.cohort import Cohort, last_visit_labels
+from equipoise.cohort import Cohort, is_earlier, last_visit_labels
 from equipoise.errors import UsageError
-from equipoise.generator.checkpoint import Generator
+from equipoise.generator.checkpoint import EARLIER_KNOWN, Generator
 from equipoise.generator.drawing import Draw, usual_batch
 from equipoise.generator.gathering import no_records
 from equipoise.generator.orders import Order, Plan
@@ -64,8 +64,20 @@ def cohort_of(generator: Generator, order: Order, numbers: range, records: Neste
     visits = pl.DataFrame(
         {
             schema.VISIT_ID: np.arange(len(records.code_offsets) - 1, dtype=np.int64),
-            schema.LABEL: last_visit_labels(records.visit_offsets, subjects[schema.LABEL]),
+            schema.LABEL: _visit_labels(generator, records, subjects[schema.LABEL]),
         }
     )
     codes = records.visit_offsets, records.code_offsets, records.codes
     return Cohort(subjects, visits, *codes, generator.vocabulary)
+
+
+def _visit_labels(generator: Generator, records: Nested, labels: pl.Series) -> pl.Series:
+    """The label at the last visit; at earlier ones false, or unknown as in training.
+
+    Where real subjects have a label for one visit each, negatives of synthetic ones alone would
+    change the share of positives that a classifier learns from.
+    """
+    visits = last_visit_labels(records.visit_offsets, labels)
+    if float(generator.report.get(EARLIER_KNOWN, 1)) >= 0.5:
+        return visits
+    return visits.set(pl.Series(is_earlier(records.visit_offsets)), None)

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from equipoise import schema
-from equipoise.cohort import Cohort
+from equipoise.cohort import Cohort, is_earlier
 from equipoise.errors import DataError
 from equipoise.generator.batches import last_visits
-from equipoise.generator.checkpoint import HISTORY, Generator
+from equipoise.generator.checkpoint import EARLIER_KNOWN, HISTORY, Generator
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.fitting import Course, Task, Watch, fit_weights
@@ -54,6 +54,7 @@ def train_generator(
     names = cohort.check_groups(by)
     fit, report = _usable(cohort, names)
     config = config or GeneratorConfig.for_cohort(fit)
+    known = fit.visits[schema.LABEL].is_not_null().to_numpy()[is_earlier(fit.visit_offsets)]
     conditions = Conditions.of(fit.subjects, names, config.condition_dropout > 0)
     fit, tune = _parts(fit, tuning, conditions, seed)
     cut = int((np.diff(fit.visit_offsets) > config.max_visits).sum())
@@ -63,6 +64,7 @@ def train_generator(
     course = _fit(task, snapshots, progress, watch)
     report["cut_to_last_visits"] = cut
     report |= _told(task, course)
+    report[EARLIER_KNOWN] = round(float(known.mean()), 4) if len(known) else 1.0
     params = jax.tree.map(jnp.asarray, course.best.params)
     history = pl.DataFrame(course.history, schema=dict(HISTORY), orient="row")
     return Generator(params, cohort.vocabulary, conditions, config, history, report)

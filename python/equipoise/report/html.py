@@ -18,9 +18,9 @@ from equipoise.report.summary import (
     Gain,
     Value,
     cells_of,
+    fairness_means,
     gains_of,
     ledger_of,
-    means_of,
     metric_means,
     outline_of,
     totals_of,
@@ -52,8 +52,12 @@ def write_report(results: Results, out: Path, *, manifest: Mapping[str, Any]) ->
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.unfinished")
-    draft.write_text(render(results, manifest), encoding="utf-8")
-    draft.replace(out)
+    try:
+        draft.write_text(render(results, manifest), encoding="utf-8")
+        draft.replace(out)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     return out
 
 
@@ -61,8 +65,7 @@ def render(results: Results, manifest: Mapping[str, Any]) -> str:
     """The page as text."""
     outline = outline_of(results)
     means = metric_means(with_mean(results.metrics), outline)
-    arm = ["model", "method", "threshold", "by", "metric"]
-    fairness = means_of(with_mean(results.fairness), arm)
+    fairness = fairness_means(with_mean(results.fairness), outline)
     gains = gains_of(results.gains)
     config = manifest.get("config") or {}
     return _environment().get_template("report.html.j2").render(

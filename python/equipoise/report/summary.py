@@ -11,6 +11,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.evaluate.benefit import FEWEST_POSITIVES
+from equipoise.evaluate.fairness import BY_SELECTION
 from equipoise.evaluate.over_models import MEAN_OF_MODELS, over_models
 from equipoise.report.words import (
     CORRECTED,
@@ -205,6 +206,20 @@ def metric_means(metrics: pl.DataFrame, outline: Outline) -> dict[tuple[Any, ...
     for key, value in means.items():
         few = outline.sizes[key[3], key[4]][1] < FEWEST_POSITIVES
         if few and value.mean is not None and key[5] not in RATES:
+            means[key] = Value(of=value.of, reason="too_few")
+    return means
+
+
+def fairness_means(fairness: pl.DataFrame, outline: Outline) -> dict[tuple[Any, ...], Value]:
+    """Means by (model, method, threshold, by, metric); not estimable as in `metric_means`.
+
+    A comparison of groups takes two with 10 positive visits.
+    """
+    means = means_of(fairness, ["model", "method", "threshold", "by", "metric"])
+    for key, value in means.items():
+        positives = sorted(of for (by, _), (_, of) in outline.sizes.items() if by == key[3])
+        few = len(positives) > 1 and positives[-2] < FEWEST_POSITIVES
+        if few and value.mean is not None and key[4] not in BY_SELECTION:
             means[key] = Value(of=value.of, reason="too_few")
     return means
 
