@@ -18,8 +18,10 @@ from equipoise.cohort import cohort_from_lists
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import load_generator, sample, snapshots, train_generator
 from equipoise.generator.fitting import _log_odds
+from equipoise.generator.gathering import no_records
 from equipoise.generator.jobs import _job, run_job
 from equipoise.generator.orders import Order
+from equipoise.generator.shards import Shards
 from equipoise.generator.torch_state import read_state
 from equipoise.generator.training import _hold_out
 from equipoise.vocabulary import Vocabulary
@@ -174,3 +176,11 @@ def test_codes_of_a_system_that_no_visit_has_start_rare() -> None:
     rare = _log_odds(cohort, np.array([3.0, 0.0]))
     assert rare[1] == pytest.approx(_log_odds(cohort, np.array([3.0, 3.0]))[1])
     assert rare[1] < -1
+
+
+def test_shards_beyond_a_million_are_found(tmp_path: Path) -> None:
+    shards = Shards.open(tmp_path / "job", {}, resume=False)
+    for number in (7, 1_000_000):
+        shards.write(number, no_records())
+    assert list(shards.done()) == [7, 1_000_000]
+    assert len(shards.read(shards.done()[1_000_000]).codes) == 0

@@ -179,8 +179,9 @@ class Cohort:
         except (KeyError, AttributeError):
             raise DataError(table=str(path), want="a cohort's codes", got="others") from None
         # Whatever is indexed by them would be written to, or read, beyond its end.
-        if len(codes) and not 0 <= codes.min() <= codes.max() < len(vocabulary):
-            got = f"columns from {codes.min()} to {codes.max()}"
+        low, high = (codes.min(), codes.max()) if len(codes) else (0, -1)
+        if low < 0 or high >= len(vocabulary):
+            got = f"columns from {low} to {high}"
             want = f"columns of the vocabulary, below {len(vocabulary)}"
             raise DataError(table=str(path), want=want, got=got)
         return Cohort(

@@ -35,7 +35,7 @@ from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 SETUP: Final = "setup.json"
 #: What columns are called in the frames that results are made from.
-_WITHIN: Final = ["overall", "len", "in", "n", "factor", "whole", "odds", "of_all", "cell", "__row"]
+_WITHIN: Final = ("overall", "len", "in", "n", "factor", "whole", "odds", "of_all", "cell", "__row")
 DEFAULT_MODELS: Final = ("logistic_regression", "xgboost")
 
 
@@ -214,7 +214,9 @@ def _check_same(
             f"what an earlier run has kept had another {', '.join(other)}: "
             "ask for the same, or begin anew without --resume"
         )
-    store.write_json(path, {**now, "drawn_from": {**earlier, **drawn}})
+    told = {**now, "drawn_from": {**earlier, **drawn}}
+    if told != before:
+        store.write_json(path, told)
 
 
 def _digest_of(records: Records, settings: VocabularySettings) -> str:

@@ -184,8 +184,7 @@ def summary(results: Results, *, by: str | None = None) -> pl.DataFrame:
             "method", "model", pl.col("mean").alias(name), pl.col("sd").alias(f"{name}_sd")
         )
         table = table.join(means, on=["method", "model"], how="left", maintain_order="left")
-        table = table.with_columns(pl.col(name, f"{name}_sd").fill_null(np.nan))
-    return table
+    return table.with_columns(pl.col(pl.Float64).fill_null(np.nan))
 
 
 def over_folds(frame: pl.DataFrame) -> pl.DataFrame:

@@ -12,9 +12,11 @@ from typing import Any, Final
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from safetensors import SafetensorError, safe_open
-from safetensors.flax import load_file, save_file
+from safetensors.flax import save_file
+from safetensors.numpy import load_file
 
 from equipoise import schema, store
 from equipoise.cohort import Cohort
@@ -191,13 +193,14 @@ def _read_weights(path: Path, shapes: Params) -> Params:
     return params
 
 
-def check_numbers(path: Path | str, name: str, weights: Any) -> None:
+def check_numbers(path: Path | str, name: str, array: npt.NDArray[np.floating[Any]]) -> None:
     """Raise `DataError` for weights that are no numbers: visits drawn by them would look empty.
 
     A bias of -inf is that of a token that is never drawn.
     """
-    array = np.asarray(weights)
-    bad = ~np.isfinite(array) & ~((array == -np.inf) & (name == BIAS))
-    if bad.any():
-        got = f"{int(bad.sum())} that are not, such as {array[bad][0]}"
+    fine = np.isfinite(array)
+    if name == BIAS:
+        fine |= array == -np.inf
+    if not fine.all():
+        got = f"{int((~fine).sum())} that are not, such as {array[~fine][0]}"
         raise DataError(table=str(path), column=name, want="weights that are numbers", got=got)

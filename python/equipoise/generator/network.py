@@ -24,9 +24,9 @@ from equipoise.generator.triangle import HaloHead
 #: The weights, float32 arrays in dictionaries, which `jax.jit` takes apart faster than `nnx.State`.
 Params = dict[str, Any]
 BIAS: Final = "head.bias_GB"
-_ENDBIAS: Final = "ending.bias_1"
+_END_BIAS: Final = "ending.bias_1"
 #: Always float32: log-odds of rare codes, and the table whose rows and gradients are sums of many.
-_FULL: Final = (BIAS, _ENDBIAS, "coarse.codes_VD")
+_FULL: Final = (BIAS, _END_BIAS, "coarse.codes_VD")
 
 
 class Graph:
@@ -190,8 +190,8 @@ def initialise(
         if name == BIAS:
             drawn.fill(-np.inf)
             drawn.flat[: len(log_odds_V) - 1] = log_odds_V[:-1]
-            drawn.flat[-1] = -np.inf if _ENDBIAS in named else log_odds_V[-1]
-        if name == _ENDBIAS:
+            drawn.flat[-1] = -np.inf if _END_BIAS in named else log_odds_V[-1]
+        if name == _END_BIAS:
             drawn.fill(log_odds_V[-1])
         leaves.append(jnp.asarray(drawn))
     params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -216,10 +216,12 @@ def fairness_means(fairness: pl.DataFrame, outline: Outline) -> dict[tuple[Any, 
     A comparison of groups takes two with 10 positive visits.
     """
     means = means_of(fairness, ["model", "method", "threshold", "by", "metric"])
+    positives: dict[str, list[int]] = {}
+    for (by, _), (_, of_group) in outline.sizes.items():
+        positives.setdefault(by, []).append(of_group)
+    few = {by for by, of in positives.items() if sorted(of)[-2:][0] < FEWEST_POSITIVES}
     for key, value in means.items():
-        positives = sorted(of for (by, _), (_, of) in outline.sizes.items() if by == key[3])
-        few = len(positives) > 1 and positives[-2] < FEWEST_POSITIVES
-        if few and value.mean is not None and key[4] not in BY_SELECTION:
+        if key[3] in few and value.mean is not None and key[4] not in BY_SELECTION:
             means[key] = Value(of=value.of, reason="too_few")
     return means
 

@@ -142,7 +142,7 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
     """The visits' table: its own columns as text, subject_id, visit_id, order, start, end, dod."""
     visits = spec.visits
     columns = [visits.subject, visits.visit, visits.order, visits.person, visits.split]
-    columns += [visits.start, visits.end, visits.death]
+    columns += [visits.start, visits.end, visits.death] if visits.null else []
     columns += [group.column for group in spec.groups]
     columns += [name for task in spec.tasks for name in (task.column, *task.unknown)]
     columns += [name for part in (*spec.codes, *spec.values) for name in part.columns]
@@ -171,7 +171,8 @@ def _times(spec: Spec, read: Reader, texts: pl.DataFrame) -> list[pl.Series | pl
     visits = spec.visits
     columns = {"start": visits.start, "end": visits.end, "dod": visits.death}
     asked = [column for column in columns.values() if column]
-    worded = {name for name in asked if texts[_own(name)].is_in(visits.null).any()}
+    nulls = visits.null
+    worded = {name for name in asked if nulls and texts[_own(name)].is_in(nulls).any()}
     kinds: dict[str, ColumnKind] = dict.fromkeys((n for n in asked if n not in worded), "time")
     times = read(visits.table, kinds) if kinds else pl.DataFrame()
     found: list[pl.Series | pl.Expr] = []
