@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import equipoise as eq
 from equipoise import _core
+from equipoise.sources.declaration import times_of
 
 VISITS = np.array([7, 3], np.int64)
 NO_NAMES = ["a\x1fb", "\0"]
@@ -114,6 +120,42 @@ def test_text_has_no_nul(tmp_path: Path, make: Any) -> None:
     rows = pl.DataFrame({"text": ["a", "b\0"]})
     with pytest.raises(eq.DataError, match="column text, row 3"):
         _core.read_table(make(rows, tmp_path), [("text", "text")])
+
+
+@given(
+    st.builds(
+        "".join,
+        st.tuples(
+            st.sampled_from(["2180-05-06", "1999-12-31", "2023-02-29", "2180-5-06", ""]),
+            st.sampled_from([" 22:23", "T00:00", " 24:00", "T23:59", " 1:00", ""]),
+            st.sampled_from(["", ":59", ":59.5", ":60", ":00.123456", ":", ":1", ":01."]),
+            st.sampled_from(
+                ["", "Z", " UTC", "+01:30", "-0700", "+00", "+24", "-01:60", "+1", "z"]
+            ),
+        ),
+    )
+)
+def test_a_time_is_the_same_to_the_core_to_polars_and_to_python(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "t.csv"
+        file.write_text(f"id,time\n1,{text}\n")
+        try:
+            batch = _core.read_table([file], [("id", "id"), ("time", "time")], threads=1)
+            found = pl.DataFrame(batch)["time"].item()
+        except eq.DataError:
+            found = None
+    assert times_of(pl.Series([text])).item() == found
+    # Python reads what is written in full, and more.
+    plain = (
+        re.fullmatch(r".{16}(:..(\.5|\..{6})?)?(Z| UTC|[+-]..(:?..)?)?", text) or len(text) == 10
+    )
+    try:
+        want = datetime.fromisoformat(text.replace(" UTC", "Z")) if plain else None
+    except ValueError:
+        want = None
+    if want is not None and want.tzinfo:
+        want = want.astimezone(UTC).replace(tzinfo=None)
+    assert found == want
 
 
 def test_a_stream_that_fails_without_a_word() -> None:

@@ -67,7 +67,7 @@ def test_an_unknown_outcome_stays_unknown(records: eq.VisitRecords, patients: pl
     assert (wanted.sum(), wanted.null_count()) == (182, 25)
     # 212 unit stays are of hospital stays that ended in death; 30 of them were followed by another.
     assert records.visits[schema.LABEL].sum() == 182
-    assert list(records.oddities.values()) == [28, 25, 30, 0, 0]
+    assert list(records.oddities.values()) == [28, 25, 30, 0, 0, 0]
 
 
 def test_unit_stays_are_in_order(records: eq.VisitRecords, patients: pl.DataFrame) -> None:
@@ -287,6 +287,21 @@ def test_offsets_that_are_no_minutes_are_refused_by_strict(small: Path) -> None:
     assert outcomes(eq.read_eicu(small, **options), "diagnosis")["no event time"] == 2
     with pytest.raises(eq.DataError, match=r"diagnosis\.csv, column diagnosisoffset, row 4: an"):
         eq.read_eicu(small, strict=True, **options)
+
+
+def test_a_status_that_is_not_understood_is_unknown(small: Path) -> None:
+    text = PATIENT.replace("Martian", "Caucasian").replace(
+        "Caucasian,Expired\n2", "Caucasian,Dead\n2"
+    )
+    (small / "patient.csv").write_text(text)
+    records = eq.read_eicu(small)
+    (count,) = (n for name, n in records.oddities.items() if "is not understood" in name)
+    assert count == 1
+    (small / "diagnosis.csv").write_text("patientunitstayid,diagnosisoffset,icd9code\n1,5,428.0\n")
+    with pytest.raises(eq.DataError, match="hospitaldischargestatus is not understood"):
+        eq.read_eicu(small, strict=True)
+    (small / "patient.csv").write_text(text.replace("Dead", "Expired"))
+    eq.read_eicu(small, strict=True)
 
 
 def test_bad_cells_are_named(small: Path) -> None:

@@ -76,6 +76,10 @@ def test_ids_and_labels_of_any_type(tmp_path: Path) -> None:
         "2180-01-07 09:30:01",
         "2180-01-07T09:30:01.5Z",
         " 2180-01-07T09:30:01Z ",
+        "2180-01-11 23:30:01.5+23:59",
+        "2180-01-11T01:29:01+0130",
+        "2180-01-05 23:30-01",
+        "2180-01-07 09:30 UTC",
     ],
 )
 def test_times_as_people_write_them(tmp_path: Path, moment: str) -> None:
@@ -117,7 +121,7 @@ BAD_CSV = [
     (f"{BY_ID}1,10,1\n2,20,0\n1,11,1\n1,10,0\n", "row 5: want one label a visit; got visit 10"),
     (f"{BY_TIME}1,2180-01-02,1\n1,2180-01-06,1\n1,2180-01-04,0\n", "row 4: want one label"),
     (f"{BY_TIME}1,2180-01-02,1\n1,,0\n", "prediction_time, row 3: want a time such as"),
-    (f"{BY_TIME}1,2180-01-02T09:30+01:00,1\n", "prediction_time, row 2: want a time such as"),
+    (f"{BY_TIME}1,2180-01-02T09:30+25:00,1\n", "prediction_time, row 2: want a time such as"),
     (f"{BY_ID}1,99,1\n", "labels.csv: want true or false for some visit in the records; got 1"),
     (f"{BY_ID}1,10,\n", "labels.csv: want true or false for some visit in the records; got 1"),
     (f"{BY_TIME}2,2180-01-22,1\n", "want true or false for some visit in the records; got 1 rows"),

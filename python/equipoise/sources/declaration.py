@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,11 @@ from equipoise.tasks import GroupSettings, Task
 
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
+_TIME: Final = (
+    r"^(?<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"([ T](?<clock>[0-9]{2}:[0-5][0-9])(?<second>:[0-5][0-9](\.[0-9]{1,9})?)?"
+    r"(Z| UTC|(?<sign>[+-])(?<hours>[01][0-9]|2[0-3])(:?(?<minutes>[0-5][0-9]))?)?)?$"
+)
 
 
 class Reader(Protocol):
@@ -210,11 +215,18 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
 
 
 def times_of(texts: pl.Series) -> pl.Series:
-    """Texts as the core reads times: a date, or with a time of day; any other is null."""
-    words = texts.str.strip_chars().str.strip_suffix("Z").str.replace("T", " ", literal=True)
-    forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-    read = [pl.lit(words).str.to_datetime(form, strict=False, time_unit="us") for form in forms]
-    return pl.select(pl.coalesce(read).alias(texts.name)).to_series()
+    """Texts as the core reads times: a date, or with a time of day; any other is null.
+
+    With an offset from UTC it is the time in UTC.
+    """
+    parts = texts.str.strip_chars().str.extract_groups(_TIME).struct.unnest()
+    clock = pl.col("clock").fill_null("00:00") + pl.col("second").fill_null(":00")
+    form = "%Y-%m-%d %H:%M:%S%.f"
+    time = (pl.col("date") + " " + clock).str.to_datetime(form, strict=False, time_unit="us")
+    hours, minutes = (pl.col(name).cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
+    offset = pl.duration(minutes=hours * 60 + minutes)
+    utc = pl.when(pl.col("sign") == "-").then(time + offset).otherwise(time - offset)
+    return parts.select(utc.alias(texts.name)).to_series()
 
 
 def as_whole(column: str) -> pl.Expr:

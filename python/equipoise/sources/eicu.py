@@ -112,6 +112,7 @@ def _subjects(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame
     last = visits.group_by(schema.SUBJECT_ID).last()["outcome_of_stay"]
     mixed = visits.group_by(schema.SUBJECT_ID).agg(status.n_unique())["hospitaldischargestatus"]
     died_later = pl.col("outcome_of_stay") & ~pl.col("died")
+    strange = status.is_not_null() & pl.col("outcome_of_stay").is_null()
     oddities = {
         "unit stays with an unknown hospital outcome": visits["outcome_of_stay"].null_count(),
         "hospital stays with an unknown outcome (no label)": last.null_count(),
@@ -119,6 +120,9 @@ def _subjects(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame
             visits.select(died_later.sum()).item()
         ),
         "hospital stays with two outcomes (the last unit stay's is used)": int((mixed > 1).sum()),
+        "unit stays whose hospitaldischargestatus is not understood (unknown)": int(
+            visits.select(strange.sum()).item()
+        ),
         f"hospital stays whose ethnicity is not in the table of races ({OTHER_RACE})": unknown,
     }
     return subjects, oddities

@@ -182,11 +182,12 @@ fn parse_long_id(text: &[u8]) -> Option<i64> {
     (digits && zeros.bytes().all(|byte| byte == b'0')).then(|| whole.parse().ok())?
 }
 
-/// Reads `YYYY-MM-DD`, `YYYY-MM-DD HH:MM` or `YYYY-MM-DD HH:MM:SS` (or with a `T`, a fraction, a `Z`) as microseconds
-/// since 1970, what is finer being cut off; `None` for anything else.
+/// Reads `YYYY-MM-DD`, `YYYY-MM-DD HH:MM` or `YYYY-MM-DD HH:MM:SS` (or with a `T`, a fraction, an offset) as microseconds
+/// since 1970, what is finer being cut off; `None` for anything else. With an offset from UTC (`Z`, ` UTC`, `+01`,
+/// `+0100`, `+01:00`) it is the time in UTC, as in an Arrow column with a time zone.
 #[must_use]
 pub fn parse_time(text: &[u8]) -> Option<i64> {
-    let text = if text.len() > 16 { text.strip_suffix(b"Z").unwrap_or(text) } else { text };
+    let (text, minutes_ahead) = split_offset(text)?;
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
         digits.iter().all(u8::is_ascii_digit).then(|| parse_id(digits))?
@@ -218,7 +219,33 @@ pub fn parse_time(text: &[u8]) -> Option<i64> {
         }
         _ => return None,
     };
-    Some(((day_count * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + micros)
+    let minutes = (day_count * 24 + hour) * 60 + minute - minutes_ahead;
+    Some(minutes * 60_000_000 + second * 1_000_000 + micros)
+}
+
+/// A time of day without its offset, and how many minutes that is ahead of UTC; `None` for what is no offset.
+fn split_offset(text: &[u8]) -> Option<(&[u8], i64)> {
+    // Behind the minutes: a date has signs, too.
+    let Some((time, behind)) = text.split_at_checked(16) else { return Some((text, 0)) };
+    if let Some(utc) = text.strip_suffix(b"Z").or_else(|| text.strip_suffix(b" UTC")) {
+        return Some((utc, 0));
+    }
+    let Some(place) = behind.iter().position(|byte| matches!(byte, b'+' | b'-')) else {
+        return Some((text, 0));
+    };
+    let two = |digits: &[u8]| -> Option<i64> {
+        (digits.len() == 2 && digits.iter().all(u8::is_ascii_digit)).then(|| parse_id(digits))?
+    };
+    let (hours, minutes) = match &behind[place + 1..] {
+        [a, b] => (two(&[*a, *b])?, 0),
+        [a, b, c, d] | [a, b, b':', c, d] => (two(&[*a, *b])?, two(&[*c, *d])?),
+        _ => return None,
+    };
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let ahead = hours * 60 + minutes;
+    Some((&text[..time.len() + place], if behind[place] == b'-' { -ahead } else { ahead }))
 }
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar (Hinnant, "chrono-compatible
@@ -301,7 +328,27 @@ mod tests {
             let text = format!("2196-02-24 {finer}");
             assert_eq!(parse_time(text.as_bytes()), Some(7_136_606_280_500_000), "{text}");
         }
+        for offset in ["Z", " UTC", "+00", "-00:00", "+0000"] {
+            for time in ["14:38", "14:38:00", "14:38:00.0"] {
+                let text = format!("2196-02-24 {time}{offset}");
+                assert_eq!(parse_time(text.as_bytes()), Some(7_136_606_280_000_000), "{text}");
+            }
+        }
+        for text in
+            ["2196-02-25 01:08+10:30", "2196-02-24T12:38:00.000-0200", "2196-02-24T13:38-01"]
+        {
+            assert_eq!(parse_time(text.as_bytes()), Some(7_136_606_280_000_000), "{text}");
+        }
+        for offset in [
+            "+", "+1", "+100", "+24", "+01:60", "+01:0", "+01:000", "+ 1", "+01+01", "Z+01",
+            " +01", "z", "UTC",
+        ] {
+            let text = format!("2196-02-24 14:38:00{offset}");
+            assert_eq!(parse_time(text.as_bytes()), None, "{text}");
+        }
         for text in [
+            "2023-01-01Z",
+            "2023-01-01+01:00",
             "2023-02-29",
             "2023-13-01",
             "2023-1-1",
