@@ -18,6 +18,7 @@ __all__ = [
     "read_codes",
     "read_table",
     "read_values",
+    "row_number",
 ]
 
 _Ledger = list[tuple[str, int]]
@@ -74,6 +75,7 @@ def find_row(
     threads: int = 1,
     block: int = 1048576,
 ) -> None: ...
+def row_number(file: str | PathLike[str], place: int) -> int | None: ...
 def counts(numbers: _Numbers, known: int) -> npt.NDArray[np.uint64]: ...
 def deciles(
     labs: _Numbers,

@@ -156,8 +156,8 @@ class Cohort:
 
         with store.writing(out, "cohort", **manifest) as folder:
             self.vocabulary.write(folder)
-            self.subjects.write_ipc(folder / "subjects.arrow")
-            self.visits.write_ipc(folder / "visits.arrow")
+            store.write_frame(self.subjects, folder / "subjects.arrow")
+            store.write_frame(self.visits, folder / "visits.arrow")
             lists = pa.LargeListArray.from_arrays(self.code_offsets, pa.array(self.codes))
             lists = pa.LargeListArray.from_arrays(self.visit_offsets, lists)
             write_arrays(folder / "codes.arrow", {"codes": lists})

@@ -29,13 +29,14 @@ def _records(folder: Path) -> dict[str, Any]:
     labs = set(records.lab_table["lab"]) if len(records.lab_table) else set()
     kinds = records.code_table["kind"].unique(maintain_order=True).to_list()
     tables, named = _tables(records.ledger), records.config.get("tables", {})
+    diagnoses, labs_of = (_together(tables, named.get(kind)) for kind in ("diagnosis", "lab"))
     return {
         **_people(records.subjects, records.visits),
         "codes": len(records.code_table),
         "code_kinds": kinds,
         "labs": len(labs),
-        "diagnoses": tables.get(named.get("diagnosis", ""), {}).get("used"),
-        "lab_events": tables.get(named.get("lab", "")),
+        "diagnoses": diagnoses and diagnoses["used"],
+        "lab_events": labs_of,
         "tables": tables,
         "oddities": dict(records.oddities),
         "groups": {
@@ -127,6 +128,21 @@ def _tables(ledger: pl.DataFrame) -> dict[str, dict[str, Any]]:
         else:
             entry["dropped"][outcome] = entry["dropped"].get(outcome, 0) + rows
     return tables
+
+
+def _together(
+    tables: Mapping[str, dict[str, Any]], named: Sequence[str] | str | None
+) -> dict[str, Any] | None:
+    """The tables called so in one, or None where none is; earlier versions named but one."""
+    names = [named] if isinstance(named, str) else named or []
+    found = [tables[name] for name in names if name in tables]
+    if not found:
+        return None
+    dropped: dict[str, int] = {}
+    for entry in found:
+        for reason, rows in entry["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + rows
+    return {name: sum(e[name] for e in found) for name in ("read", "used")} | {"dropped": dropped}
 
 
 def _cells(subjects: pl.DataFrame, by: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

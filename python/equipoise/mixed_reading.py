@@ -1,4 +1,7 @@
-"""Tables that hold codes and values together (MEDS): an event with a finite number is a lab."""
+"""Tables that hold codes and values together (MEDS): an event with a number is a lab.
+
+A number that is NaN is none, as pandas writes what is missing; an infinite one is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,8 @@ import numpy.typing as npt
 import polars as pl
 
 from equipoise import schema
-from equipoise.reading import (
-    SEPARATOR,
-    Codes,
-    Reading,
-    Values,
-    check_names,
-    check_rows,
-    codes_of_rows,
-    lab_name,
-)
+from equipoise.events import Codes, Values, codes_of_rows
+from equipoise.reading import SEPARATOR, Reading, check_names, check_rows, lab_name
 from equipoise.sources.attach import (
     FATE,
     VISIT,
@@ -110,12 +105,15 @@ def _rows(
         .then(pl.lit("unknown visit"))
         .when(code.fill_null("") == "")
         .then(pl.lit("no code"))
+        .when(pl.col(NUMBER) & pl.col(events.value).is_infinite())
+        .then(pl.lit("value is not finite"))
         .otherwise(pl.lit(schema.USED))
     )
-    return rows.select(
+    number = pl.col(events.value).is_not_nan().fill_null(value=False)
+    return rows.with_columns(number.alias(NUMBER)).select(
         code.alias("code"),
         id_.alias(schema.VISIT_ID),
-        pl.col(events.value).is_finite().fill_null(value=False).alias(NUMBER),
+        NUMBER,
         known.alias(KNOWN),
         fate.alias(FATE),
     )

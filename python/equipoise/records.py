@@ -16,6 +16,14 @@ import polars as pl
 from equipoise import schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
+from equipoise.events import (
+    codes_of_rows,
+    count_cells,
+    join_codes,
+    join_values,
+    ledger_of,
+    values_of_rows,
+)
 from equipoise.mixed_reading import read_mixed
 from equipoise.ragged import (
     Columns,
@@ -25,17 +33,8 @@ from equipoise.ragged import (
     read_arrays,
     write_arrays,
 )
-from equipoise.reading import (
-    Reading,
-    codes_of_rows,
-    count_cells,
-    join_codes,
-    join_values,
-    ledger_of,
-    read_side_by_side,
-    values_of_rows,
-)
-from equipoise.sources.declaration import Source, Stays, odd_systems
+from equipoise.reading import Reading, read_side_by_side
+from equipoise.sources.declaration import Source, Stays, odd_splits, odd_systems
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
 from equipoise.sources.placing import known_in_time
@@ -44,7 +43,7 @@ from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_na
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 if TYPE_CHECKING:
-    from equipoise.sources.meds import MedsSettings
+    from equipoise.sources.meds_codes import MedsSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +153,7 @@ class VisitRecords:
         manifest.setdefault("config", self.config)
         with store.writing(out, "records", **manifest) as folder:
             for name in ("subjects", "visits", "code_table", "lab_table", "ledger"):
-                getattr(self, name).write_ipc(folder / f"{name}.arrow")
+                store.write_frame(getattr(self, name), folder / f"{name}.arrow")
             lists = pa.LargeListArray.from_arrays
             write_arrays(
                 folder / "events.arrow",
@@ -338,6 +337,7 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     source = reading.source
     stays = source.read_stays(reading)
     visits, more = (stays.visits, {}) if labels is None else join_labels(labels, stays.visits)
+    more |= odd_splits(stays.subjects)
     if reading.strict:
         refuse(reading, visits, stays.ledger, {**stays.oddities, **more})
     labelled, fates = label_visits(task, visits, source.name)

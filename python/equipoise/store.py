@@ -247,6 +247,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """An Arrow file of a frame, the same bytes for the same rows.
+
+    How polars lays out views of texts, and in how many pieces a frame is, depends on its threads.
+    """
+    frame.rechunk().write_ipc(path, compat_level=pl.CompatLevel.oldest())
+
+
 def read_frame(path: Path) -> pl.DataFrame:
     """A frame of a finished folder; raises `DataError` if it is missing or damaged."""
     try:

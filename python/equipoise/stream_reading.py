@@ -6,6 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
+from polars import selectors
+
 from equipoise import schema
 from equipoise.errors import UsageError
 from equipoise.reading import Reading
@@ -52,6 +55,7 @@ def read_events(
         raise UsageError("read events: want codes, values or both")
     for name, stream in streams.items():
         check_stream(name, stream)
+        streams[name] = _with_types(stream)
     columns = columns or EventColumns()
     reading = Reading(
         source=streams_source(visits, subjects, columns, tuple(streams)),
@@ -66,3 +70,10 @@ def read_events(
     )
     asked = {"until": until, "strict": strict}
     return replace(read_records(reading, TASK), config=config_of(reading.source, TASK, asked))
+
+
+def _with_types(stream: ArrowStream) -> ArrowStream:
+    """The stream, a polars column of nulls alone as text: Arrow in Rust takes no such of polars."""
+    if isinstance(stream, pl.DataFrame):
+        return stream.with_columns(selectors.by_dtype(pl.Null).cast(pl.String))
+    return stream

@@ -46,16 +46,22 @@ BAD_ODDITIES: Final = (
     "neither true nor false",
     "labels of no visit",
     "discharges of no admission",
+    "in two splits",
+    "written otherwise",
+    "two values of person",
 )
 
 
 class Oddity(NamedTuple):
-    """A reason to refuse, and how often; `table` is None for what is not about rows."""
+    """A reason to refuse, and how often; `table` is None for what is not about rows.
+
+    place: that of the first such row, where it is known.
+    """
 
     table: str | None
     reason: str
     times: int
-    row: int | None
+    place: int | None
 
     def __str__(self) -> str:
         rows = "row is" if self.times == 1 else "rows are"
@@ -71,8 +77,8 @@ def refuse(
 ) -> None:
     """Raise `DataError` for the first bad reason in `ledger` and `oddities`, naming the others.
 
-    `ledger` may have a column `row` beside `schema.LEDGER`: the first row of each outcome. For
-    tables of events in files it is looked up in a second pass.
+    `ledger` may have a column `place` beside `schema.LEDGER`: that of the first row of each
+    outcome. For tables of events in files it is looked up in a second pass.
     """
     found = list(_bad(reading.source, ledger, oddities or {}))
     if not found:
@@ -98,7 +104,7 @@ def _bad(source: Source, ledger: pl.DataFrame, oddities: Mapping[str, int]) -> I
         table, reason = row["table"], row["outcome"]
         bad = (*BAD_ROWS, *BAD_STAYS) if table in source.stay_tables else BAD_ROWS
         if reason in bad and row["rows"]:
-            yield Oddity(table, reason, row["rows"], row.get("row"))
+            yield Oddity(table, reason, row["rows"], row.get("place"))
     for name, count in oddities.items():
         if count and any(part in name for part in BAD_ODDITIES):
             yield Oddity(None, name, count, None)
@@ -115,7 +121,7 @@ def _check_times(reading: Reading, ledger: pl.DataFrame) -> None:
     for events in tables:
         if not events.when or events.table not in untimed or events.table in reading.streams:
             continue
-        kind = "time" if events.when.unit == "time" else "float"
+        kind = "float" if events.when.unit == "minutes" else "time"
         try:
             for file in reading.files(events.table):
                 _core.read_table([file], [(events.when.column, kind)], threads=reading.threads)
@@ -133,11 +139,14 @@ def _check_times(reading: Reading, ledger: pl.DataFrame) -> None:
 
 def _first_row(reading: Reading, visits: pl.DataFrame, odd: Oddity) -> DataError:
     """Where the first such row stands, as the parts of an error; none where nobody can tell."""
-    if odd.table is None or odd.table in reading.streams or not reading.has(odd.table):
-        return DataError(table=odd.table, row=odd.row)
-    files = reading.files(odd.table)
-    if odd.row is not None:
-        return DataError(table=files[0].name, row=odd.row) if len(files) == 1 else DataError()
+    if odd.table is None:
+        return DataError()
+    if odd.table in reading.streams or not reading.has(odd.table):
+        row = None if odd.place is None else odd.place + 2
+        return DataError(table=odd.table, row=row)
+    if odd.place is not None:
+        table, row = reading.where(odd.table, odd.place)
+        return DataError(table=table, row=row)
     tables: list[CodeEvents | ValueEvents] = [*reading.source.codes, *reading.source.values]
     for events in tables:
         if events.table == odd.table:

@@ -48,12 +48,14 @@ def _dead_within_30_days(visits: pl.DataFrame) -> pl.Series:
     """Death in hospital or by the date of death until 30 days after discharge (whole days).
 
     A subject without a date of death is taken to live, whatever its discharge does not say: the
-    source has to record deaths outside.
+    source has to record deaths outside. A death before the visit's first day says nothing of it.
     """
+    day = pl.col("dod").dt.date()
     last_day = pl.col("end").dt.date() + pl.duration(days=DAYS)
-    by_date = (pl.col("dod").dt.date() <= last_day).fill_null(value=False)
-    known = pl.col("end").is_not_null()
+    by_date = (day <= last_day).fill_null(value=False)
     died = pl.col("died").fill_null(value=False)
+    before = (day < pl.col("start").dt.date()).fill_null(value=False)
+    known = pl.col("end").is_not_null() & (died | ~before)
     return visits.select(label=pl.when(known).then(by_date | died)).to_series()
 
 
@@ -203,8 +205,9 @@ class GroupSettings:
             raise UsageError(f"age cuts: want ascending whole years such as 18,74, got {cuts}")
 
     def age_band(self, age: pl.Expr) -> pl.Expr:
-        """Bands of whole years, each up to its cut; null is Unknown."""
+        """Bands of whole years, each up to its cut; null, or below 0, is Unknown."""
         cuts = self.age_cuts
+        age = pl.when(age >= 0).then(age)
         names = [f"<={cuts[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(cuts))]
         bands = [
             pl.when(age <= cut).then(pl.lit(name)) for cut, name in zip(cuts, names, strict=True)

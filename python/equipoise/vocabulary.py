@@ -137,7 +137,7 @@ class Vocabulary:
 
     def write(self, folder: Path) -> None:
         """Write into a folder that is being written (a cohort's, a model's)."""
-        self.columns.write_ipc(folder / "vocabulary.arrow")
+        store.write_frame(self.columns, folder / "vocabulary.arrow")
         np.save(folder / "cuts.npy", self.cuts, allow_pickle=False)
         store.write_json(folder / "vocabulary.json", asdict(self.settings))
 

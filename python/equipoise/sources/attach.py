@@ -6,7 +6,7 @@ row, without a visit id and with the reason, so that it can be counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError, UsageError
-from equipoise.sources.declaration import When
+from equipoise.sources.declaration import When, as_time
 from equipoise.sources.placing import LATE, NO_TIME, OUTSIDE, WANTS_PREDICTION
 from equipoise.tasks import Window
 
@@ -47,8 +47,20 @@ def scan(files: Sequence[Path]) -> pl.LazyFrame:
         got = f"{paths[0].name} and {other.name}"
         raise DataError(table=paths[0].parent.name, want="files of one format", got=got)
     if paths[0].name.endswith(".parquet"):
-        return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
+        first, *others = map(_types, paths)
+        if all(first.get(name, kind) == kind for types in others for name, kind in types.items()):
+            return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
+        # Files may differ in the width of a number or the unit of a time.
+        return pl.concat(map(pl.scan_parquet, paths), how="diagonal_relaxed")
     return pl.scan_csv(paths, infer_schema=False)
+
+
+def _types(path: Path) -> Mapping[str, pl.DataType]:
+    """What each column of a Parquet file holds; raises `DataError` if it cannot be read."""
+    try:
+        return pl.read_parquet_schema(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise damaged([path], error) from None
 
 
 def ids_of(rows: pl.LazyFrame, column: str) -> pl.Expr:
@@ -88,16 +100,21 @@ def _text(column: str, kind: pl.DataType) -> pl.Expr:
 
 
 def check_columns(files: Sequence[Path], columns: Sequence[str]) -> None:
-    """Raise `DataError` for the first of `columns` that the first of `files` lacks."""
+    """Raise `DataError` for the first of `files` that lacks one of `columns`."""
+    for file in files:
+        found = columns_of(file)
+        for column in columns:
+            if column not in found:
+                got = ", ".join(found)
+                raise DataError(table=file.name, column=column, want="this column", got=got)
+
+
+def columns_of(file: Path) -> list[str]:
+    """The names of a file's columns; raises `DataError` if it cannot be read."""
     try:
-        found = scan(files[:1]).collect_schema().names()
+        return scan([file]).collect_schema().names()
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise damaged(files, error) from None
-    for column in columns:
-        if column not in found:
-            raise DataError(
-                table=files[0].name, column=column, want="this column", got=", ".join(found)
-            )
+        raise damaged([file], error) from None
 
 
 def damaged(files: Sequence[Path], error: Exception) -> DataError:
@@ -178,12 +195,13 @@ def _owners(limits: pl.DataFrame) -> pl.DataFrame:
 
 
 def _time(when: When, schema_: pl.Schema) -> pl.Expr:
-    column = pl.col(when.column)
-    if schema_[when.column].is_temporal():
+    """When an event happened, as in the core: with a date alone, by the end of that day."""
+    column, kind = pl.col(when.column), schema_[when.column]
+    if kind == pl.Date:
+        return column.cast(pl.Datetime("us")) + pl.duration(days=1, microseconds=-1)
+    if kind.is_temporal():
         return column.cast(pl.Datetime("us"))
-    text = column.str.strip_chars().str.replace("T", " ", literal=True).str.slice(0, 19)
-    formats = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-    return pl.coalesce(text.str.to_datetime(form, strict=False, time_unit="us") for form in formats)
+    return as_time(column, date_is="23:59:59.999999")
 
 
 def _by_id(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.LazyFrame:

@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from equipoise import schema
+from equipoise.errors import DataError
 from equipoise.tasks import GroupSettings, Task
 
+DIAGNOSIS: Final = "diagnosis"
+LAB: Final = "lab"
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
 _TIME: Final = (
@@ -37,6 +41,9 @@ class Reader(Protocol):
     def has(self, table: str) -> bool:
         """Whether a table has files."""
 
+    def where(self, table: str, place: int) -> tuple[str, int | None]:
+        """The file and the number of a row of a table, for messages; None if it has several."""
+
 
 @dataclass(frozen=True)
 class Dictionary:
@@ -53,10 +60,14 @@ class Dictionary:
 
 @dataclass(frozen=True)
 class When:
-    """When an event happened: a column of times, or of minutes since its visit's start."""
+    """When an event happened: a column of times, or of minutes since its visit's start.
+
+    A date without a time of day counts as the end of that day; "date": what is written as its
+    midnight, too.
+    """
 
     column: str
-    unit: Literal["time", "minutes"] = "time"
+    unit: Literal["time", "date", "minutes"] = "time"
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class ValueEvents:
 
 @dataclass(frozen=True)
 class MixedEvents:
-    """A table that holds both: an event with a finite number is a lab, any other is a code (MEDS).
+    """A table that holds both: an event with a number is a lab, any other is a code (MEDS).
 
     visit: the column of visit ids, or None where an event belongs to the visit whose start and end
     enclose it. lab: the columns that name a lab, the first of which is the code.
@@ -128,7 +139,7 @@ class Stays:
     and whatever tasks need; in the order of subjects, then of time.
     subjects: subject_id, one String column per group, and `schema.SPLIT` (String) and
     `schema.PERSON_ID` (Int64) where the source has them.
-    ledger: `schema.LEDGER` for the tables read, and where known the first `row` of each outcome;
+    ledger: `schema.LEDGER` for the tables read, and where known the first `place` of each outcome;
     oddities: what was noticed, and how often.
     codes: visit_id, kind, system, code. values: visit_id, lab, value (finite). cells: visit_id,
     table, outcome of every cell that might be one. All for what stands in the visits' own table.
@@ -149,8 +160,9 @@ class Source:
 
     folders: where its tables may lie below the root. stay_tables: those that `read_stays` reads.
     optional: tables that may be absent. tasks: tasks that only this source has, by name.
-    lab_ledger: what the ledger calls labs that do not come from `values`. settings: what else the
-    manifest says of how it is read (JSON), by the name of the argument that asked for it.
+    ledgers_of_stays: what the ledger calls diagnoses and labs that do not come from `codes` and
+    `values`. settings: what else the manifest says of how it is read (JSON), by the name of the
+    argument that asked for it.
     """
 
     name: str
@@ -161,18 +173,18 @@ class Source:
     values: tuple[ValueEvents, ...] = ()
     mixed: Callable[[Reader], MixedEvents] | None = None
     optional: tuple[str, ...] = ()
-    lab_ledger: str | None = None
+    ledgers_of_stays: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def ledgers(self) -> dict[str, str]:
-        """Which table of the ledger counts the diagnoses, and which the labs, where one does."""
-        kinds = {events.kind: events.table for events in reversed(self.codes)}
-        named = {"diagnosis": kinds.get("diagnosis"), "lab": self.lab_ledger}
-        if self.values:
-            named["lab"] = self.values[0].table
-        return {kind: table for kind, table in named.items() if table}
+    def ledgers(self) -> dict[str, list[str]]:
+        """Which tables of the ledger count diagnoses alone, and which labs."""
+        diagnoses = [events.table for events in self.codes if events.kind == DIAGNOSIS]
+        named = {DIAGNOSIS: diagnoses, LAB: [events.table for events in self.values]}
+        for kind, table in self.ledgers_of_stays.items():
+            named[kind].append(table)
+        return {kind: list(dict.fromkeys(tables)) for kind, tables in named.items() if tables}
 
     @property
     def tables(self) -> list[str]:
@@ -184,13 +196,13 @@ class Source:
 
 
 def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
-    """The ledger of `table` from its rows' column `outcome`, and the first row of each outcome.
+    """The ledger of `table` from its rows' column `outcome`, and the first place of each outcome.
 
-    Rows have to stand as in the table, and are counted as an editor does: the first one is 2.
+    Rows have to stand as in the table; the first one is at place 0.
     """
-    counts = judged.select("outcome").with_row_index("row", offset=2).group_by("outcome")
-    made = counts.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("row").min().cast(pl.Int64))
-    return made.sort("outcome").select(pl.lit(table).alias("table"), "outcome", "rows", "row")
+    counts = judged.select("outcome").with_row_index("place").group_by("outcome")
+    made = counts.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("place").min().cast(pl.Int64))
+    return made.sort("outcome").select(pl.lit(table).alias("table"), "outcome", "rows", "place")
 
 
 def odd_systems(
@@ -208,6 +220,28 @@ def odd_systems(
     return odd
 
 
+def odd_splits(subjects: pl.DataFrame) -> dict[str, int]:
+    """How many subjects have no split where others do.
+
+    Raises `DataError` for a person with subjects in two splits, who would be judged on oneself.
+    """
+    if schema.SPLIT not in subjects.columns or not subjects[schema.SPLIT].count():
+        return {}
+    if schema.PERSON_ID in subjects.columns:
+        persons = subjects.group_by(schema.PERSON_ID, maintain_order=True)
+        of_one = pl.col(schema.SPLIT).drop_nulls().unique(maintain_order=True)
+        torn = persons.agg(of_one, pl.col(schema.SUBJECT_ID))
+        torn = torn.filter(pl.col(schema.SPLIT).list.len() > 1).head(1)
+        for splits, ids in torn.select(schema.SPLIT, schema.SUBJECT_ID).iter_rows():
+            raise DataError(
+                table="subjects",
+                column=schema.SPLIT,
+                want="all subjects of a person in one split",
+                got=f"{' and '.join(splits)} for {', '.join(map(str, ids))}",
+            )
+    return {"subjects without a split": subjects[schema.SPLIT].null_count()}
+
+
 def whole_numbers(texts: pl.Series) -> pl.Series:
     """Texts as the core reads ids: `101`, and `101.0` as pandas writes it; any other is null."""
     digits = texts.str.strip_chars().str.extract(r"^(-?[0-9]+)(?:\.0*)?$")
@@ -219,14 +253,19 @@ def times_of(texts: pl.Series) -> pl.Series:
 
     With an offset from UTC it is the time in UTC.
     """
-    parts = texts.str.strip_chars().str.extract_groups(_TIME).struct.unnest()
-    clock = pl.col("clock").fill_null("00:00") + pl.col("second").fill_null(":00")
+    return texts.to_frame("text").select(as_time(pl.col("text")).alias(texts.name)).to_series()
+
+
+def as_time(text: pl.Expr, date_is: str = "00:00:00") -> pl.Expr:
+    """The same of an expression. date_is: the time of day, if there is but a date."""
+    part = text.str.strip_chars().str.extract_groups(_TIME).struct
+    clock = part["clock"] + part["second"].fill_null(":00")
+    written = part["date"] + " " + clock.fill_null(date_is)
     form = "%Y-%m-%d %H:%M:%S%.f"
-    time = (pl.col("date") + " " + clock).str.to_datetime(form, strict=False, time_unit="us")
-    hours, minutes = (pl.col(name).cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
+    time = written.str.to_datetime(form, strict=False, time_unit="us")
+    hours, minutes = (part[name].cast(pl.Int64).fill_null(0) for name in ("hours", "minutes"))
     offset = pl.duration(minutes=hours * 60 + minutes)
-    utc = pl.when(pl.col("sign") == "-").then(time + offset).otherwise(time - offset)
-    return parts.select(utc.alias(texts.name)).to_series()
+    return pl.when(part["sign"] == "-").then(time + offset).otherwise(time - offset)
 
 
 def as_whole(column: str) -> pl.Expr:

@@ -52,7 +52,7 @@ def read_stays(read: Reader) -> Stays:
     """Unit stays as visits, hospital stays as subjects, groups by the first unit stay."""
     stays = read("patient", PATIENT).rename(NAMES)
     stays = stays.with_columns(
-        _age(stays["age"]),
+        _age(read, stays["age"]),
         outcome=pl.when(~pl.col(schema.VISIT_ID).is_first_distinct())
         .then(pl.lit("visit id twice"))
         .when(pl.col("uniquepid").is_null())
@@ -82,17 +82,16 @@ def read_stays(read: Reader) -> Stays:
     )
 
 
-def _age(text: pl.Series) -> pl.Series:
+def _age(read: Reader, text: pl.Series) -> pl.Series:
     """Whole years; "> 89" is 89, an empty cell null. Raises `DataError` for anything else."""
     years = text.str.strip_chars().str.replace(r"^> *89$", str(OLDEST)).replace("", None)
     years = years.str.replace(r"\.0*$", "")  # As a column of floats writes them.
     age = years.cast(pl.Int64, strict=False)
     wrong = (age.is_null() & years.is_not_null()).arg_true()
-    if len(wrong):
-        row = wrong[0]
-        raise DataError(
-            table="patient", column="age", row=row + 2, want="whole years or > 89", got=text[row]
-        )
+    for place in wrong.head(1):
+        table, row = read.where("patient", place)
+        want, got = "whole years or > 89", text[place]
+        raise DataError(table=table, column="age", row=row, want=want, got=got)
     return age.alias("age")
 
 
@@ -113,6 +112,11 @@ def _subjects(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame
     mixed = visits.group_by(schema.SUBJECT_ID).agg(status.n_unique())["hospitaldischargestatus"]
     died_later = pl.col("outcome_of_stay") & ~pl.col("died")
     strange = status.is_not_null() & pl.col("outcome_of_stay").is_null()
+    changing = {"sex": "gender", "race": "ethnicity", "person": "uniquepid"}
+    several = visits.group_by(schema.SUBJECT_ID).agg(
+        (pl.col(column).drop_nulls().n_unique() > 1).alias(name)
+        for name, column in changing.items()
+    )
     oddities = {
         "unit stays with an unknown hospital outcome": visits["outcome_of_stay"].null_count(),
         "hospital stays with an unknown outcome (no label)": last.null_count(),
@@ -125,6 +129,9 @@ def _subjects(visits: pl.DataFrame, groups: GroupSettings) -> tuple[pl.DataFrame
         ),
         f"hospital stays whose ethnicity is not in the table of races ({OTHER_RACE})": unknown,
     }
+    for name in changing:
+        what = f"hospital stays with two values of {name} (the first unit stay's is used)"
+        oddities[what] = int(several[name].sum())
     return subjects, oddities
 
 
@@ -136,7 +143,10 @@ def split_icd(codes: pl.DataFrame) -> pl.DataFrame:
     """
     rows = codes.select(
         "raw",
-        pl.col("code").str.split(",").list.eval(pl.element().str.strip_chars()),
+        pl.col("code")
+        .str.replace_all(";", ",", literal=True)
+        .str.split(",")
+        .list.eval(pl.element().str.strip_chars()),
     ).explode("code")
     rows = rows.filter(pl.col("code") != "").with_columns(pl.col("code").str.to_uppercase())
     system = (

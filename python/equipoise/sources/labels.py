@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from equipoise import schema
+from equipoise import _core, schema
 from equipoise.errors import DataError
 from equipoise.sources.declaration import times_of, whole_numbers
 from equipoise.tasks import PREDICTION_TIME, Task
@@ -21,6 +21,7 @@ GIVEN: Final = Task(
 AS_WRITTEN: Final = "subject as written"
 _BOOLEANS: Final = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _NOTHING: Final = ("", "nan")
+_PLACES: Final = {schema.VISIT_ID, PREDICTION_TIME}
 
 #: Of a file, one of its columns, with what it holds instead of what it shows.
 Parse = Callable[[Path, pl.Series], pl.Series]
@@ -61,25 +62,36 @@ def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
 def _check(path: Path, known: pl.DataFrame) -> None:
     """Raise `DataError` for the first second label of a visit, or the first of another subject."""
     twice = known.filter(~pl.col(schema.VISIT_ID).is_first_distinct())
-    for row, visit in twice.select("row", schema.VISIT_ID).head(1).iter_rows():
-        got = f"visit {visit} twice"
-        raise DataError(table=path.name, row=row, want="one label a visit", got=got)
+    for place, visit in twice.select("place", schema.VISIT_ID).head(1).iter_rows():
+        want, got = "one label a visit", f"visit {visit} twice"
+        raise DataError(table=path.name, row=_row(path, place), want=want, got=got)
     wrong = known.filter(pl.col(schema.SUBJECT_ID) != pl.col("owner"))
-    columns = ("row", schema.VISIT_ID, "owner", schema.SUBJECT_ID)
-    for row, visit, owner, subject in wrong.select(columns).head(1).iter_rows():
-        want = f"{owner}, the subject of visit {visit}"
+    columns = ("place", schema.VISIT_ID, "owner", schema.SUBJECT_ID)
+    for place, visit, owner, subject in wrong.select(columns).head(1).iter_rows():
         raise DataError(
-            table=path.name, column=schema.SUBJECT_ID, row=row, want=want, got=str(subject)
+            table=path.name,
+            column=schema.SUBJECT_ID,
+            row=_row(path, place),
+            want=f"{owner}, the subject of visit {visit}",
+            got=str(subject),
         )
 
 
 def _read(path: Path, subject: Parse) -> pl.DataFrame:
-    """Each row's number, subject_id (as text), boolean_value, and how its visit is found."""
+    """Each row's place, subject_id (as text), boolean_value, and how its visit is found."""
     if not path.is_file():
         raise DataError(table=str(path), want="a CSV or Parquet file of labels", got="no such file")
+    table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    ways: dict[str, Parse] = {schema.VISIT_ID: _whole, PREDICTION_TIME: _times}
+    ways = {name: way for name, way in ways.items() if name in table.columns}
+    ways |= {schema.SUBJECT_ID: subject, VALUE: _booleans}
+    parsed = pl.DataFrame([way(path, table[name]) for name, way in ways.items()])
+    return parsed.cast({schema.SUBJECT_ID: pl.String}).with_row_index("place")
+
+
+def _parquet(path: Path) -> pl.DataFrame:
     try:
-        parquet = path.suffix.lower() == ".parquet"
-        table = pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema=False)
+        table = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         got = str(error).splitlines()[0]
         raise DataError(table=path.name, want="a table of labels", got=got) from None
@@ -87,14 +99,33 @@ def _read(path: Path, subject: Parse) -> pl.DataFrame:
     for name in (schema.SUBJECT_ID, VALUE):
         if name not in table.columns:
             raise DataError(table=path.name, column=name, want="this column", got=got)
-    ways: dict[str, Parse] = {schema.VISIT_ID: _whole, PREDICTION_TIME: _times}
-    ways = {name: way for name, way in ways.items() if name in table.columns}
-    if not ways:
-        where = f"{schema.VISIT_ID} or {PREDICTION_TIME}"
-        raise DataError(table=path.name, column=where, want="one of them", got=got)
-    ways |= {schema.SUBJECT_ID: subject, VALUE: _booleans}
-    parsed = pl.DataFrame([way(path, table[name]) for name, way in ways.items()])
-    return parsed.cast({schema.SUBJECT_ID: pl.String}).with_row_index("row", offset=2)
+    if not _PLACES & set(table.columns):
+        raise _no_place(path, got)
+    return table
+
+
+def _csv(path: Path) -> pl.DataFrame:
+    columns = [schema.SUBJECT_ID, VALUE, schema.VISIT_ID, PREDICTION_TIME]
+    while True:
+        try:
+            return pl.DataFrame(_core.read_table([path], [(name, "text") for name in columns]))
+        except DataError as error:
+            if error.column not in _PLACES or error.row is not None:
+                raise
+            columns.remove(error.column)
+            if not _PLACES & set(columns):
+                raise _no_place(path, error.got) from None
+
+
+def _no_place(path: Path, got: str | None) -> DataError:
+    column = f"{schema.VISIT_ID} or {PREDICTION_TIME}"
+    return DataError(table=path.name, column=column, want="one of them", got=got)
+
+
+def _row(path: Path, place: int) -> int | None:
+    """The number of the row at `place`, as an editor counts."""
+    parquet = path.suffix.lower() == ".parquet"
+    return place + 2 if parquet else _core.row_number(path, place)
 
 
 def _booleans(path: Path, column: pl.Series) -> pl.Series:
@@ -143,12 +174,13 @@ def _refuse(path: Path, column: pl.Series, bad: pl.Series, want: str) -> None:
     for place in bad.arg_true().head(1):
         cell = column[place]
         got = "an empty cell" if cell is None else str(cell)
-        raise DataError(table=path.name, column=column.name, row=place + 2, want=want, got=got)
+        row = _row(path, place)
+        raise DataError(table=path.name, column=column.name, row=row, want=want, got=got)
 
 
 def _enclosing(labels: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
     spans = visits.drop_nulls().rename({"owner": schema.SUBJECT_ID})
     pairs = labels.join(spans, on=schema.SUBJECT_ID, maintain_order="left_right")
     inside = pairs.filter(pl.col(PREDICTION_TIME).is_between("start", "end"))
-    ordered = inside.sort("row", "start", maintain_order=True)
-    return ordered.unique("row", keep="last", maintain_order=True)
+    ordered = inside.sort("place", "start", maintain_order=True)
+    return ordered.unique("place", keep="last", maintain_order=True)

@@ -58,7 +58,7 @@ CODES: Final[Mapping[str, CodeEvents]] = {
             kind="medication",
             visit="hadm_id",
             code="drug",
-            when=When("startdate"),
+            when=When("startdate", "date"),
         ),
     )
 }

@@ -49,7 +49,7 @@ CODES: Final[Mapping[str, CodeEvents]] = {
             system="icd_version",
             systems={"9": "ICD9PROC", "10": "ICD10PCS"},
             dictionary=_titles("d_icd_procedures"),
-            when=When("chartdate"),
+            when=When("chartdate", "date"),
         ),
         CodeEvents(
             table="prescriptions",

@@ -193,16 +193,28 @@ def _subjects(stream: ArrowStream, subject: str) -> pl.DataFrame:
     made = [ids]
     for name in groups:
         if name == schema.PERSON_ID:
-            made.append(_cast("subjects", frame, name, pl.Int64, "whole numbers", name))
+            made.append(_persons(frame, name))
         else:
             words = _cast("subjects", frame, name, pl.String, "text", name)
             made.append(words if name == schema.SPLIT else words.fill_null("Unknown"))
     return pl.DataFrame(made)
 
 
+def _persons(frame: pl.DataFrame, name: str) -> pl.Series:
+    persons = _cast("subjects", frame, name, pl.Int64, "whole numbers", name)
+    for row in persons.is_null().arg_true().head(1):
+        want = "a person for each subject"
+        raise DataError(table="subjects", column=name, row=row + 2, want=want, got="null")
+    return persons
+
+
 def _frame(table: str, stream: ArrowStream, wanted: tuple[str, ...]) -> pl.DataFrame:
     check_stream(table, stream)
-    frame = pl.DataFrame(stream)
+    try:
+        frame = pl.DataFrame(stream)
+    except pl.exceptions.PolarsError as error:
+        got = str(error).splitlines()[0]
+        raise DataError(table=table, want="a table that can be read", got=got) from None
     for name in wanted:
         if name not in frame.columns:
             got = ", ".join(frame.columns)

@@ -15,6 +15,8 @@ import polars as pl
 from equipoise import schema
 from equipoise.errors import DataError
 from equipoise.sources.declaration import (
+    DIAGNOSIS,
+    LAB,
     CodeEvents,
     ColumnKind,
     Reader,
@@ -45,9 +47,16 @@ def tables_source(spec: Path | str | Spec) -> Source:
         read_stays=partial(_read_stays, spec),
         codes=tuple(_code_events(part) for part in spec.codes if part.table),
         values=tuple(_value_events(part) for part in spec.values if part.table),
-        lab_ledger=f"{spec.visits.table} (values)",
+        ledgers_of_stays=_ledgers_of_stays(spec),
         tasks={task.name: _task(task) for task in spec.tasks},
     )
+
+
+def _ledgers_of_stays(spec: Spec) -> dict[str, str]:
+    table, kinds = spec.visits.table, {part.kind for part in spec.codes if part.columns}
+    named = {DIAGNOSIS: f"{table} (codes)"} if kinds == {DIAGNOSIS} else {}
+    values = any(part.columns for part in spec.values)
+    return named | ({LAB: f"{table} (values)"} if values else {})
 
 
 def _task(spec: TaskSpec) -> Task:
@@ -105,6 +114,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     )
     if spec.visits.start:
         fate = fate.when(pl.col("start").is_null()).then(pl.lit("no start"))
+    fate = fate.when(pl.col("end") < pl.col("start")).then(pl.lit("end before start"))
     if spec.visits.person:
         fate = fate.when(pl.col(_own(spec.visits.person)).is_null()).then(pl.lit("no person"))
     rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
@@ -119,7 +129,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     died = pl.col(f"label of {MORTALITY}") if known else pl.lit(None, pl.Boolean)
     visits = visits.with_columns(died=died)
     subjects, more = _subjects(spec, visits, read.groups)
-    oddities |= more
+    oddities |= more | _alike(spec, visits)
     codes = [_cells(part, visits) for part in spec.codes if part.columns]
     values = [_cells(part, visits) for part in spec.values if part.columns]
     cells = [_fates(f"{table} (codes)", rows, pl.lit(None)) for _, rows in codes]
@@ -205,14 +215,9 @@ def _visit_ids(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
 
 def _wrong(spec: Spec, read: Reader, text: pl.Series, row: int, want: str) -> DataError:
     """That a cell of the visits' table is not as wanted."""
-    files = read.files(spec.visits.table)
-    return DataError(
-        table=files[0].name if len(files) == 1 else spec.visits.table,
-        column=text.name.removeprefix(OWN),
-        row=row + 2 if len(files) == 1 else None,
-        want=want,
-        got=repr(text[row]),
-    )
+    table, number = read.where(spec.visits.table, row)
+    column = text.name.removeprefix(OWN)
+    return DataError(table=table, column=column, row=number, want=want, got=repr(text[row]))
 
 
 def _number(text: pl.Series) -> pl.Series:
@@ -267,19 +272,35 @@ def _subjects(
     if spec.visits.person:
         made.append(_number(first[_own(spec.visits.person)]).alias(schema.PERSON_ID))
     if spec.visits.split:
-        made.append(first[_own(spec.visits.split)].alias(schema.SPLIT))
+        split = _own(spec.visits.split)
+        made.append(first[split].alias(schema.SPLIT))
+        name = "subjects in two splits (the first visit's is used)"
+        oddities[name] = _with_several(visits, split)
     for group in spec.groups:
         column, unknown = _group(group, first[_own(group.column)], groups)
         made.append(column)
         if group.kind != "value":
             what = f"{OTHER_RACE}" if group.kind == "race" else "Unknown"
             oddities[f"subjects whose {group.name} is not understood ({what})"] = unknown
-        several = visits.group_by(schema.SUBJECT_ID).agg(
-            pl.col(_own(group.column)).drop_nulls().n_unique().alias("values")
-        )
         name = f"subjects with two values of {group.column} (the first visit's is used)"
-        oddities[name] = int((several["values"] > 1).sum())
+        oddities[name] = _with_several(visits, _own(group.column))
     return pl.DataFrame(made), oddities
+
+
+def _with_several(visits: pl.DataFrame, column: str) -> int:
+    """How many subjects have visits of different values; null is none."""
+    values = pl.col(column).drop_nulls().n_unique()
+    several = visits.group_by(schema.SUBJECT_ID).agg(values.alias("values"))
+    return int((several["values"] > 1).sum())
+
+
+def _alike(spec: Spec, visits: pl.DataFrame) -> dict[str, int]:
+    """How many ids of subjects are written in another way as well (`007` and `7`)."""
+    if spec.visits.subject is None or AS_WRITTEN in visits.columns:
+        return {}
+    written = visits[_own(spec.visits.subject)].str.replace(r"^(-?[0-9]+)\.0*$", "$1")
+    ways = written.n_unique() - visits[schema.SUBJECT_ID].n_unique()
+    return {"ids of subjects that are the same number, written otherwise (taken as one)": ways}
 
 
 def _group(spec: GroupSpec, words: pl.Series, groups: GroupSettings) -> tuple[pl.Series, int]:

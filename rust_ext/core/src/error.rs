@@ -24,6 +24,14 @@ pub enum Error {
         /// The columns that are there.
         got: Vec<String>,
     },
+    /// A column that is needed is there more than once.
+    #[error("{table}, column {column}: want this column once, got it twice")]
+    Twice {
+        /// Name of the file.
+        table: String,
+        /// The column that was wanted.
+        column: String,
+    },
     /// A cell does not hold what its column has to hold.
     #[error("{table}, column {column}, row {row}: want {want}, got {got:?}")]
     Value {
@@ -181,6 +189,13 @@ impl Error {
                 column: some(column),
                 want: some("this column"),
                 got: Some(shortened(&got.join(", "))),
+                ..Report::default()
+            },
+            Self::Twice { table, column } => Report {
+                table: some(table),
+                column: some(column),
+                want: some("this column once"),
+                got: some("it twice"),
                 ..Report::default()
             },
             Self::Value { table, column, row, want, got } => Report {

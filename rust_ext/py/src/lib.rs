@@ -13,6 +13,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tables::read_codes, module)?)?;
     module.add_function(wrap_pyfunction!(tables::read_values, module)?)?;
     module.add_function(wrap_pyfunction!(tables::find_row, module)?)?;
+    module.add_function(wrap_pyfunction!(tables::row_number, module)?)?;
     module.add_function(wrap_pyfunction!(ragged::counts, module)?)?;
     module.add_function(wrap_pyfunction!(ragged::deciles, module)?)?;
     module.add_function(wrap_pyfunction!(ragged::encode, module)?)?;

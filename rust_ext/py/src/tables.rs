@@ -34,6 +34,11 @@ pub fn read_table(
     Ok(PyRecordBatch::new(batch))
 }
 
+#[pyfunction]
+pub fn row_number(py: Python<'_>, file: PathBuf, place: u64) -> PyResult<Option<u64>> {
+    run(py, 1, 1 << 20, None, |run| equipoise_core::read::table::row_number(file, place, run))
+}
+
 fn kind_named(name: &str) -> PyResult<Kind> {
     match name {
         "id" => Ok(Kind::Id),
@@ -118,6 +123,7 @@ impl Placing<'_> {
 fn clock_named(name: &str) -> PyResult<Clock> {
     match name {
         "time" => Ok(Clock::Calendar),
+        "date" => Ok(Clock::Days),
         "minutes" => Ok(Clock::Minutes),
         _ => Err(PyValueError::new_err(format!("no clock is called {name:?}"))),
     }

@@ -54,8 +54,13 @@ fn header(kind: Kind, line: &[u8]) -> Option<(Vec<usize>, usize)> {
         _ => return None,
     };
     let find = |wanted: &&str| {
-        let exact = names.iter().position(|name| name == wanted);
-        exact.or_else(|| names.iter().position(|name| name.eq_ignore_ascii_case(wanted)))
+        let places = |same: fn(&str, &str) -> bool| -> Vec<usize> {
+            (0..names.len()).filter(|&place| same(&names[place], wanted)).collect()
+        };
+        let exact = places(|name, wanted| name == wanted);
+        let found = if exact.is_empty() { places(str::eq_ignore_ascii_case) } else { exact };
+        // There twice, nobody knows which is meant.
+        <[usize; 1]>::try_from(found).ok().map(|[place]| place)
     };
     let places = kind.columns().iter().map(find).collect::<Option<Vec<usize>>>()?;
     Some((places, names.len()))

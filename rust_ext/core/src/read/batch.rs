@@ -4,7 +4,9 @@ use super::number::parse_id;
 use crate::error::{Error, Result};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, Int64Array, TimestampMicrosecondArray};
+use arrow_array::{
+    Array, ArrayRef, Float64Array, Int64Array, LargeStringArray, TimestampMicrosecondArray,
+};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, TimeUnit};
 use std::ops::Range;
@@ -34,14 +36,15 @@ impl Batch<'_> {
         cast_with_options(array, to, &options).map_err(|_| self.other_type(place, want))
     }
 
-    /// Column `place` as whole numbers, from integers, whole floats (NaN is null) or text.
+    /// Column `place` as whole numbers, from integers, whole floats (NaN is null) or decimals, or text.
     ///
     /// # Errors
     /// [`Error::Value`] for the first cell that is none, [`Error::Type`] for another type.
     pub fn ids(&self, place: usize) -> Result<Int64Array> {
         let array = &self.columns[place];
         let want = "a whole number";
-        if is_text(array.data_type()) {
+        let found = array.data_type();
+        if is_text(found) || found.is_decimal() {
             let texts = self.cast(place, &DataType::LargeUtf8, "text")?;
             let ids = texts.as_string::<i64>().iter().enumerate().map(|(row, text)| {
                 match text.map_or("", str::trim) {
@@ -53,7 +56,7 @@ impl Batch<'_> {
             });
             return ids.collect();
         }
-        if array.data_type().is_floating() {
+        if found.is_floating() {
             let floats = self.cast(place, &DataType::Float64, want)?;
             let ids =
                 floats.as_primitive::<Float64Type>().iter().enumerate().map(|(row, value)| {
@@ -67,7 +70,33 @@ impl Batch<'_> {
                 });
             return ids.collect();
         }
+        // A date is no id, though it is kept as a number of days.
+        if !holds(found, |inner| inner.is_integer() || inner.is_null()) {
+            return Err(self.other_type(place, want));
+        }
         Ok(self.cast(place, &DataType::Int64, want)?.as_primitive::<Int64Type>().clone())
+    }
+
+    /// Column `place` as real numbers, from numbers of any type.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if it holds none.
+    pub fn floats(&self, place: usize, want: &'static str) -> Result<Float64Array> {
+        if !holds(self.columns[place].data_type(), |inner| inner.is_numeric() || inner.is_null()) {
+            return Err(self.other_type(place, want));
+        }
+        Ok(self.cast(place, &DataType::Float64, want)?.as_primitive::<Float64Type>().clone())
+    }
+
+    /// Column `place` as text, however it is kept.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if it holds lists or the like.
+    pub fn texts(&self, place: usize) -> Result<LargeStringArray> {
+        if self.columns[place].data_type().is_nested() {
+            return Err(self.other_type(place, "text"));
+        }
+        Ok(self.cast(place, &DataType::LargeUtf8, "text")?.as_string::<i64>().clone())
     }
 
     /// Column `place` as microseconds since 1970. A number is no time, whatever it counts.
@@ -138,9 +167,15 @@ impl Batch<'_> {
 /// Whether cells of this type are text that has to be parsed.
 #[must_use]
 pub fn is_text(data_type: &DataType) -> bool {
+    holds(data_type, |inner| {
+        matches!(inner, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    })
+}
+
+/// Whether cells are of such a type, by a dictionary or not.
+fn holds(data_type: &DataType, such: fn(&DataType) -> bool) -> bool {
     match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        DataType::Dictionary(_, values) => is_text(values),
-        _ => false,
+        DataType::Dictionary(_, values) => such(values),
+        plain => such(plain),
     }
 }

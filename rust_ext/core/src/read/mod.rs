@@ -292,16 +292,22 @@ fn work<S: Sink>(
 /// The place of column `name`: the exact spelling first, else in any case (MIMIC-III writes capitals).
 ///
 /// # Errors
-/// [`Error::Column`] if there is none.
+/// [`Error::Column`] if there is none, [`Error::Twice`] if there are two.
 pub fn find_column(table: &str, columns: &[String], name: &str) -> Result<usize> {
-    let exact = columns.iter().position(|column| column == name);
-    exact
-        .or_else(|| columns.iter().position(|column| column.eq_ignore_ascii_case(name)))
-        .ok_or_else(|| Error::Column {
-            table: table.to_owned(),
-            column: name.to_owned(),
-            got: columns.to_vec(),
-        })
+    let called = |same: fn(&str, &str) -> bool| {
+        let mut places = (0..columns.len()).filter(move |&place| same(&columns[place], name));
+        (places.next(), places.next())
+    };
+    let found = match called(|column, name| column == name) {
+        (None, _) => called(str::eq_ignore_ascii_case),
+        exact => exact,
+    };
+    let (table, column) = (table.to_owned(), name.to_owned());
+    match found {
+        (Some(place), None) => Ok(place),
+        (Some(_), Some(_)) => Err(Error::Twice { table, column }),
+        (None, _) => Err(Error::Column { table, column, got: columns.to_vec() }),
+    }
 }
 
 /// The name by which messages call a file.

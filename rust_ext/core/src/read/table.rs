@@ -11,6 +11,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a column of a small table holds. An empty cell is null.
@@ -79,6 +80,36 @@ pub fn read_table(table: &Table, kinds: &[Kind], run: &mut Run<'_>) -> Result<Re
         .map_err(|error| Error::Shape(error.to_string()))
 }
 
+/// The number of the row at `place` (from 0) of a file of text, counted as its editor does: blank lines
+/// have a number, too, and no place. None if there is no such row.
+///
+/// # Errors
+/// A file that is not as it should be.
+pub fn row_number(file: PathBuf, place: u64, run: &mut Run<'_>) -> Result<Option<u64>> {
+    let table = Table { files: vec![file], columns: vec![] };
+    match scan(&table, run, || Countdown(place)) {
+        Err(Error::Value { row, .. }) => Ok(Some(row)),
+        outcome => outcome.map(|_| None),
+    }
+}
+
+/// Fails at the row that it counts down to.
+struct Countdown(u64);
+
+impl Sink for Countdown {
+    fn row(&mut self, row: Row<'_>) -> Result<()> {
+        if self.0 == 0 {
+            return Err(Error::value("", "", row.number, "", b""));
+        }
+        self.0 -= 1;
+        Ok(())
+    }
+
+    fn batch(&mut self, _: &Batch<'_>) -> Result<()> {
+        Err(Error::Shape("rows of Parquet are numbered by their places".into()))
+    }
+}
+
 impl Columns {
     fn new(kinds: &[Kind]) -> Self {
         let column = |kind: &Kind| match kind {
@@ -107,6 +138,9 @@ impl Sink for Columns {
         for (place, (column, kind)) in self.columns.iter_mut().zip(&self.kinds).enumerate() {
             let array = &batch.columns[place];
             match kind {
+                Kind::Integer if *array.data_type() == DataType::Boolean => {
+                    column.extend(&batch.cast(place, &DataType::Int64, kind.want())?);
+                }
                 Kind::Id | Kind::Integer => {
                     let ids = batch.ids(place)?;
                     if *kind == Kind::Id && ids.null_count() > 0 {
@@ -125,7 +159,10 @@ impl Sink for Columns {
                     }
                 }
                 Kind::Time => column.extend(&(Arc::new(batch.times(place)?) as ArrayRef)),
-                _ => column.extend(&batch.cast(place, &kind.arrow(), kind.want())?),
+                Kind::Float => {
+                    column.extend(&(Arc::new(batch.floats(place, kind.want())?) as ArrayRef))
+                }
+                Kind::Text => column.extend(&(Arc::new(batch.texts(place)?) as ArrayRef)),
             }
         }
         Ok(())

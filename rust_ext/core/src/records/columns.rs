@@ -6,9 +6,8 @@ use crate::read::number::{Number, UNSCALED, number_of, number_of_single, parse_n
 use crate::read::{Batch, NAME, SEPARATOR, is_name, is_text};
 use arrow_array::builder::LargeStringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type, Int64Type};
+use arrow_array::types::{Float32Type, Int64Type};
 use arrow_array::{Array, Float32Array, Float64Array, Int64Array, LargeStringArray};
-use arrow_schema::DataType;
 
 /// The names of labs seen so far.
 pub(super) enum Labs {
@@ -111,8 +110,7 @@ pub(super) fn texts_of(batch: &Batch<'_>, place: usize) -> Result<LargeStringArr
     if let Some(numbers) = batch.columns[place].as_primitive_opt::<Int64Type>() {
         return Ok(texts_of_integers(numbers));
     }
-    let texts = batch.cast(place, &DataType::LargeUtf8, "text")?;
-    Ok(texts.as_string::<i64>().clone())
+    batch.texts(place)
 }
 
 /// A column of parts of names.
@@ -169,8 +167,7 @@ pub(super) fn numbers_of(batch: &Batch<'_>, place: usize) -> Result<Numbers> {
     } else if let Some(singles) = batch.columns[place].as_primitive_opt::<Float32Type>() {
         Ok(Numbers::Singles(singles.clone()))
     } else {
-        let floats = batch.cast(place, &DataType::Float64, "a number")?;
-        let floats = floats.as_primitive::<Float64Type>().clone();
+        let floats = batch.floats(place, "a number")?;
         let mut scaled = scaled_of(floats.values());
         if let Some(nulls) = floats.nulls() {
             (!nulls.inner()).set_indices().for_each(|null| scaled[null] = UNSCALED);

@@ -8,15 +8,20 @@ use crate::read::number::{Number, number_of, parse_id, parse_number, parse_time}
 use crate::read::word::Word;
 use crate::read::{Batch, is_text};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Float64Type;
 use arrow_array::{Array, Int64Array};
 use arrow_schema::DataType;
+
+/// A day in microseconds, and the length of a date as text.
+const DAY: i64 = 86_400_000_000;
+const A_DATE: usize = 10;
 
 /// Unit of a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// Dates and times of day.
+    /// Dates and times of day; what has a date alone may have happened until the end of that day.
     Calendar,
+    /// The same of a column that writes dates as midnights.
+    Days,
     /// Minutes since the visit's start.
     Minutes,
 }
@@ -218,7 +223,8 @@ impl Clock {
     fn moment(self, text: &[u8]) -> i64 {
         let text = text.trim_ascii();
         match self {
-            Self::Calendar => parse_time(text).unwrap_or(UNKNOWN),
+            Self::Calendar if text.len() > A_DATE => parse_time(text).unwrap_or(UNKNOWN),
+            Self::Calendar | Self::Days => parse_time(text).map_or(UNKNOWN, end_of_day),
             Self::Minutes => minutes(parse_number(text)),
         }
     }
@@ -233,17 +239,25 @@ impl Clock {
                 .collect());
         }
         match self {
-            Self::Calendar => {
+            Self::Calendar | Self::Days => {
                 let times = batch.times(column)?;
-                Ok(times.iter().map(|time| time.unwrap_or(UNKNOWN)).collect())
+                let found = batch.columns[column].data_type();
+                let dates =
+                    self == Self::Days || matches!(found, DataType::Date32 | DataType::Date64);
+                let moment = if dates { end_of_day } else { std::convert::identity };
+                Ok(times.iter().map(|time| time.map_or(UNKNOWN, moment)).collect())
             }
             Self::Minutes => {
-                let numbers = batch.cast(column, &DataType::Float64, "minutes")?;
-                let numbers = numbers.as_primitive::<Float64Type>().iter();
-                Ok(numbers.map(|n| n.map_or(UNKNOWN, |n| minutes(number_of(n)))).collect())
+                let numbers = batch.floats(column, "minutes")?;
+                Ok(numbers.iter().map(|n| n.map_or(UNKNOWN, |n| minutes(number_of(n)))).collect())
             }
         }
     }
+}
+
+/// The last moment of the day in which `moment` is.
+fn end_of_day(moment: i64) -> i64 {
+    moment.div_euclid(DAY).saturating_mul(DAY).saturating_add(DAY - 1)
 }
 
 fn minutes(number: Number) -> i64 {
