@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parse()
     for suffix in arguments.formats.split(","):
         root = arguments.hospital or hospital_made_apart(arguments.patients, suffix)
-        rivals = [name for name in arguments.rivals.split(",") if name]
+        rivals = names_in(arguments.rivals)
         if not arguments.no_check:
             # In a process of its own: see `hospital_made_apart`.
             check = ["--check", "--formats", suffix, "--hospital", str(root)]
@@ -67,9 +67,14 @@ def parse() -> argparse.Namespace:
             hospital(arguments.patients, suffix)
         sys.exit()
     if arguments.check:
-        check(arguments.hospital, arguments.formats, arguments.rivals.split(","))
+        check(arguments.hospital, arguments.formats, names_in(arguments.rivals))
         sys.exit()
     return arguments
+
+
+def names_in(text: str) -> list[str]:
+    """`a,b` as a list; nothing is an empty one."""
+    return [name for name in text.split(",") if name]
 
 
 def contender(name: str, root: Path, suffix: str) -> list[str]:

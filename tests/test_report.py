@@ -291,7 +291,7 @@ def test_the_verdict_follows_the_interval_and_not_the_point() -> None:
     assert "lowered F1" in verdict_for(-0.04, -0.01).headline
     assert "not estimable" in verdict_for(0.01, 0.04, "too_few").headline
     sentence = verdict_for(-0.02, 0.04).sentences[0]
-    assert "raised F1 at the 0.5 threshold by +0.2" in sentence
+    assert "changed F1 at the 0.5 threshold by +0.2" in sentence
     assert sentence.endswith("+0.01 [−0.02, 0.04], which cannot be told from zero.")
 
 
@@ -300,6 +300,39 @@ def test_the_verdict_names_synthetic_patients_only_where_there_are_any() -> None
     assert "synthetic" not in verdict_for(-0.02, 0.04, methods=("original", "upsample")).headline
     alone = verdict_for(-0.02, 0.04, methods=("original",))
     assert "Nothing was compared" in alone.headline
+
+
+def test_the_verdict_is_not_about_the_ceiling() -> None:
+    def about(*methods: str) -> tuple[str | None, bool]:
+        outline = outline_of(fake_results(300, folds=2, models=("xgboost",), methods=methods))
+        return outline.focus, outline.generates
+
+    assert about("original", "oracle", "mcrage") == ("mcrage", True)
+    assert about("original", "smote", "fairplay@0.5", "oracle") == ("fairplay@0.5", True)
+    assert about("original", "oracle", "upsample") == ("upsample", False)
+    assert about("original", "oracle") == ("oracle", False)
+
+
+@pytest.mark.parametrize(
+    ("gain", "text"),
+    [
+        (Gain(0.01, -0.02, 0.04, None), "+0.01 [−0.02, 0.04]"),
+        (Gain(0.0004, 0.0001, 0.0009, None), "+0.0004 [0.0001, 0.0009]"),
+        (Gain(0.0, 0.0, 0.01, None), "0.00 [0.00, 0.01]"),
+        (Gain(0.02, 0.004, 0.04, None), "+0.020 [0.004, 0.040]"),
+    ],
+)
+def test_a_bound_that_is_not_zero_does_not_look_so(gain: Gain, text: str) -> None:
+    assert interval_text(gain) == text
+
+
+def test_a_figure_does_not_depend_on_the_settings_of_matplotlib() -> None:
+    results = fake_results(300, **SMALL)
+    wanted = render(results, MANIFEST)
+    own = {"axes.labelweight": "bold", "xtick.direction": "in", "text.usetex": True}
+    with mpl.rc_context(own):
+        assert render(results, MANIFEST) == wanted
+        assert mpl.rcParams["text.usetex"]
 
 
 def test_the_verdict_of_two_models_that_disagree() -> None:
@@ -357,9 +390,9 @@ def test_p_values_stand_beside_the_information_part(hospital: str) -> None:
 
 def test_groups_that_chance_explains_are_not_counted_after_correction() -> None:
     results = fake_results(900, folds=2)
-    assert "groups, none can be told from zero" in sentences(results)
+    assert "groups of each feature, none can be told from zero" in sentences(results)
     sure = replace(results, gains=results.gains.with_columns(pl.lit(0.001).alias("p_holm")))
-    assert re.search(r"groups, \d can be told from zero", sentences(sure))
+    assert re.search(r"groups of each feature, \d can be told from zero", sentences(sure))
 
 
 def test_intervals_never_round_a_bound_onto_zero() -> None:

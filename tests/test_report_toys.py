@@ -31,6 +31,8 @@ MANIFEST = {
                "generator": {"epochs": 40, "width": 192}},
     "inputs": {"records": "sha256:" + "ab" * 32},
 }  # fmt: skip
+#: Methods that make new patients.
+MAKERS = ("fairplay", "mcrage", "smote", "oracle")
 
 
 def fake_results(
@@ -198,7 +200,7 @@ def _cells(
         cells = cells.with_columns(
             (real.min() if method == "downsample" else real).alias("subjects"),
             (more if method == "upsample" else nothing).alias("copies"),
-            (more if method == "fairplay" else nothing).alias("synthetic"),
+            (more if method.split("@")[0] in MAKERS else nothing).alias("synthetic"),
         )
         every = pl.col("subjects") + pl.col("copies") + pl.col("synthetic")
         frames.append(

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 import equipoise as eq
 from equipoise import schema
+from equipoise.pipeline import Comparison, Job, run_all
 
 
 def cli(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +79,34 @@ def test_the_verbs_one_by_one(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "codes.arrow").read_bytes() == (
         synthetic / "codes.arrow"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_last_training_goes_on_where_it_was_stopped(shared_data: Path, tmp_path: Path) -> None:
+    records = eq.read_tables(shared_data / "support2", "support2").take(np.arange(400))
+    comparison = Comparison(("sex",), ("original",), ("logistic_regression",), folds=2)
+
+    def run(name: str, *, resume: bool = False, stop: float = np.inf) -> list[int]:
+        """The steps of the one training, that of all subjects; Ctrl-C comes at `stop`."""
+        steps: list[int] = []
+
+        def progress(stage: str, done: int, _: int) -> None:
+            if stage == "train":
+                steps.append(done)
+                if done >= stop:
+                    raise KeyboardInterrupt
+
+        run_all(records, comparison, Job(tmp_path / name, {}, resume=resume, progress=progress))
+        return steps
+
+    assert run("whole")[0] == 1
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", stop=300)
+    assert not (tmp_path / "stopped").exists()
+    assert run("stopped", resume=True)[0] > 1
+    weights = [tmp_path / name / "model" / "weights.safetensors" for name in ("whole", "stopped")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
 
 
 def test_usage_errors_end_with_two(tmp_path: Path) -> None:

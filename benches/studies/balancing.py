@@ -85,7 +85,7 @@ def main() -> None:
     asked = parse()
     records = read(asked.dataset, asked.data, asked.patients, 0)
     name = f"{asked.dataset} by {' x '.join(asked.by)}"
-    keep = KEPT / f"{name}{' ablation' if asked.ablation else ''}".replace(" ", "-")
+    keep = kept() / f"{name}{' ablation' if asked.ablation else ''}".replace(" ", "-")
     keep.mkdir(parents=True, exist_ok=True)
     with progress_bars() as progress:
         results = run_experiment(
@@ -132,7 +132,7 @@ def methods_of(asked: argparse.Namespace, keep: Path) -> dict[str, Any]:
         return {"original": original, **filled}
     methods = {name: METHODS[name] for name in asked.methods}
     if asked.dataset == "simulated":
-        fresh = KEPT / f"fresh-records-{4 * asked.patients}"
+        fresh = kept() / f"fresh-records-{4 * asked.patients}"
         if not fresh.exists():
             read("simulated", asked.data, 4 * asked.patients, 1).save(fresh)
         methods["oracle"] = oracle_from(fresh)
@@ -269,18 +269,23 @@ def interval(row: dict[str, Any]) -> str:
     return f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{few}"
 
 
+def kept() -> Path:
+    """Where pieces are kept, and gone on with: those of one commit, for they print as its."""
+    return KEPT / commit()
+
+
+def commit() -> str:
+    """The commit that is run, with `-dirty` behind it if files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
+    return asked.stdout.strip()
+
+
 def write(heading: str, section: str) -> None:
     path = HERE / "balancing.md"
     text = path.read_text(encoding="utf-8") if path.exists() else "# What balancing buys\n"
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=HERE,
-    ).stdout.strip()
     load = os.getloadavg()[0]
-    where = f"Commit {commit}; Python {platform.python_version()}; load {load:.0f}."
+    where = f"Commit {commit()}; Python {platform.python_version()}; load {load:.0f}."
     block = f"## {heading}\n{where}\n{section.rstrip()}\n"
     old = re.compile(rf"^## {re.escape(heading)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
     text = old.sub("", text).rstrip() + "\n\n" + block

@@ -48,7 +48,7 @@ Maker = Callable[[Rows, Rows, eq.Vocabulary, int], Floats]
 
 def main() -> None:
     arguments = parse()
-    records = read(arguments.dataset, arguments.data, arguments.patients)
+    records = read(arguments.dataset, arguments.data, 0)
     train, tuning, held_out = cohorts(records, arguments.seed)
     by = arguments.by
     conditions = Conditions.of(train.subjects.drop_nulls([schema.LABEL, *by]), by)
@@ -87,11 +87,12 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("dataset", choices=["support2", "simulated"])
+    parser.add_argument(
+        "dataset", choices=["support2"], help="one visit a subject, one row a visit"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--by", nargs="*", default=["race"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--patients", type=int, default=15_000, help="of the simulated hospital")
     parser.add_argument("--steps", nargs="*", type=int, default=[1, 5, 10, 50])
     parser.add_argument("--dry", action="store_true", help="leave mcrage.md as it is")
     return parser.parse_args()

@@ -84,21 +84,23 @@ class Training:
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
-    """The balancing methods of these names, in this order, or `all`; raises `UsageError`.
+    """The balancing methods of these names, in this order, or `all`; raises `UsageError`,
+    and `DataError` if there are no such records.
 
     `fairplay@0.5` fills the cells half up (any method with a ratio); `oracle=RECORDS` takes its
     patients from the records of a further simulated hospital, and is called "oracle".
     """
     names = [one for name in names for one in (METHODS if name == ALL else [name])]
-    methods = dict(_method_of(name) for name in names)
     if sum(name.startswith(ORACLE) for name in names) > 1:
         raise UsageError("want one oracle: of two, both called so, one would be lost")
-    return methods
+    return dict(_method_of(name) for name in names)
 
 
 def _method_of(text: str) -> tuple[str, BalancingMethod]:
     if text.startswith(ORACLE):
-        return "oracle", oracle_from(Path(text.removeprefix(ORACLE)))
+        fresh = Path(text.removeprefix(ORACLE))
+        store.read_manifest(fresh, "records")
+        return "oracle", oracle_from(fresh)
     name, at, ratio = text.partition("@")
     method = method_named(name)
     if not at:
@@ -193,7 +195,7 @@ def run_all(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
         records.save(draft / "records", inputs=job.inputs)
         results = _compare(records, comparison, job, keep)
         results.save(draft / "results", config=config, inputs=inputs)
-        _balance_all(records, draft, comparison.by, comparison.settings, made, job.progress)
+        _balance_all(records, (draft, keep), comparison, made, job.progress)
         report(draft / "results", draft / "report.html")
     return results
 
@@ -291,22 +293,27 @@ def report(results: Path, out: Path) -> Path:
 
 def _balance_all(
     records: VisitRecords,
-    folder: Path,
-    by: Sequence[str],
-    settings: VocabularySettings,
+    folders: tuple[Path, Path],
+    comparison: Comparison,
     made: Mapping[str, Any],
     progress: schema.Progress,
 ) -> None:
-    """A generator of all subjects, its plan, and the balanced cohort."""
+    """A generator of all subjects, its plan, and the balanced cohort.
+
+    folders: what they are written to, and what keeps the training for who goes on with it.
+    """
     # Imported here: it brings JAX, which the data half does without.
     from equipoise.generator import sample, train_generator
 
     known = np.flatnonzero(records.subjects[schema.LABEL].is_not_null().to_numpy())
     records = records.take(known)
-    cohort = records.encode(records.fit_vocabulary(settings))
+    (folder, keep), by = folders, comparison.by
+    cohort = records.encode(records.fit_vocabulary(comparison.settings))
     plan = plan_balance(cohort, by)
-    generator = train_generator(cohort, by, seed=made["seed"], progress=progress)
+    generator = train_generator(
+        cohort, by, seed=comparison.seed, snapshots=keep / "generator", progress=progress
+    )
     _save_model(generator, folder / "model", **made)
     plan.to_csv(folder / "plan.csv")
-    synthetic = sample(generator, plan, seed=made["seed"], progress=progress)
+    synthetic = sample(generator, plan, seed=comparison.seed, progress=progress)
     concat([cohort, synthetic]).save(folder / "balanced", config={"by": list(by)}, **made)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from typing import Any, Final
 
-import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from equipoise.report.drawing import styled
 
 _STYLE: Final[dict[Any, Any]] = {
     "font.family": "sans-serif",
@@ -28,7 +29,7 @@ def training_curves(history: pl.DataFrame, best_step: int) -> bytes:
 
     history: columns `step`, `train_nll`, `tuning_nll` (nats per visit) and `learning_rate`.
     """
-    with mpl.rc_context(_STYLE):
+    with styled(_STYLE):
         figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
         losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         _draw_losses(losses, history, best_step)

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from equipoise.report.drawing import styled
 from equipoise.report.words import count
 
 #: CSS variables of the page, by the sentinel colour that stands for them while drawing.
@@ -221,7 +221,7 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float]) -> None
 
 @contextmanager
 def _drawing() -> Iterator[None]:
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with styled(_STYLE), warnings.catch_warnings():
         # The browser draws the text; what glyphs this machine's fonts lack does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")

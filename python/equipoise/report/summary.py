@@ -19,6 +19,7 @@ from equipoise.report.words import (
     GROUP_TUNED,
     HALF,
     METRICS,
+    ORACLE,
     ORIGINAL,
     OVERALL,
     RATES,
@@ -142,8 +143,7 @@ def outline_of(results: Results) -> Outline:
     methods = _ordered(results.methods)
     balancing = [method for method in methods if method != ORIGINAL]
     made = results.cells.filter(pl.col("synthetic") > 0)["method"].unique().to_list()
-    makers = [method for method in balancing if method in made]
-    focus = "fairplay" if "fairplay" in balancing else next(iter(makers or balancing[::-1]), None)
+    focus = _focus(balancing, made)
     arms = set(metrics.select("method", "threshold").unique().iter_rows())
     series, further = (
         tuple((m, cut) for m in methods for cut in cuts if (m, cut) in arms)
@@ -159,7 +159,7 @@ def outline_of(results: Results) -> Outline:
         models=tuple(results.models),
         folds=results.folds,
         focus=focus,
-        generates=focus in made,
+        generates=focus in made and focus != ORACLE,
         groups={by: tuple(groups[by]) for by in order},
         sizes=sizes,
         series=series,
@@ -167,6 +167,14 @@ def outline_of(results: Results) -> Outline:
         metrics=tuple(_known_first(METRICS, _unique(metrics, "metric"))),
         fairness=tuple(_known_first(FAIRNESS, _unique(fairness, "metric"))),
     )
+
+
+def _focus(balancing: list[str], made: list[str]) -> str | None:
+    """The method that the verdict is about; the oracle, a ceiling, only where it is alone."""
+    own = [method for method in balancing if method.split("@")[0] == "fairplay"]
+    rivals = [method for method in balancing if method != ORACLE]
+    makers = [method for method in rivals if method in made]
+    return next(iter(own or makers or rivals[::-1] or balancing), None)
 
 
 def with_mean(frame: pl.DataFrame) -> pl.DataFrame:

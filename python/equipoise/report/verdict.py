@@ -34,7 +34,8 @@ def judge(gains: Gains, outline: Outline) -> Verdict:
             "Nothing was compared: only the original data were used for training.",
             ("Run at least one balancing method to see what balancing buys.",),
         )
-    added = "synthetic patients" if outline.generates else f"{plain(outline.focus)} data"
+    method = plain(outline.focus)
+    added = f"synthetic patients of {method}" if outline.generates else f"{method} data"
     parts = {model: _part(gains, outline, model, "information") for model in outline.models}
     first = outline.shown[0]
     sentence = _model_sentence(gains, outline, first, added)
@@ -46,7 +47,8 @@ def interval_text(gain: Gain) -> str:
     if gain.value is None:
         return f"not estimable ({reason_text(gain.reason or 'undefined')})"
     ends = [end for end in (gain.low, gain.high) if end is not None]
-    digits = 3 if any(0 < abs(end) < 0.005 for end in ends) else 2
+    least = min((abs(end) for end in ends if end), default=1.0)
+    digits = next(digits for digits in range(2, 9) if digits == 8 or least >= 0.5 / 10**digits)
     text = signed(gain.value, digits)
     if len(ends) < 2:
         return text
@@ -91,11 +93,10 @@ def _model_sentence(gains: Gains, outline: Outline, model: str, added: str) -> s
     total = _part(gains, outline, model, "total")
     threshold = _part(gains, outline, model, "threshold")
     information = _part(gains, outline, model, "information")
-    verb = {"above": "raised", "below": "lowered"}.get(total.told, "changed")
     change = interval_text(total)
     told = f", {_TOLD['zero']}" if total.told == "zero" else ""
     first = (
-        f"{_with(model)}, balancing with {plain(outline.focus or '')} {verb} F1 at the 0.5 "
+        f"{_with(model)}, balancing with {plain(outline.focus or '')} changed F1 at the 0.5 "
         f"threshold by {change}{told}; tuning the threshold of the original model alone changes "
         f"it by {interval_text(threshold)}."
         if total.value is not None
@@ -126,10 +127,11 @@ def _group_sentence(gains: Gains, outline: Outline, model: str) -> tuple[str, ..
     counts = [f"{text} in {told.count(kind)}" for kind, text in words.items() if kind in told]
     silent = len(found) - len(told)
     more = f"; {silent} more are not estimable" if silent else ""
+    each = " of each feature" if len(sections) > 1 else ""
     kept = sum(gain.p is not None and gain.p < 0.05 for gain in found)
     return (
         f"By group, the same part {_join(counts)} of {len(told)}{more}. About one interval in "
-        "twenty misses its target by chance alone; corrected for the number of groups, "
+        f"twenty misses its target by chance alone; corrected for the number of groups{each}, "
         f"{kept or 'none'} can be told from zero.",
     )
 

@@ -9,6 +9,8 @@ from typing import Final
 
 #: The method every gain is measured against.
 ORIGINAL: Final = "original"
+#: Fresh patients of a simulated hospital: what balancing could give at most.
+ORACLE: Final = "oracle"
 #: How `by` reads for all patients together.
 OVERALL: Final = "overall"
 #: The thresholds: the score is cut at one half, or where training data gave the best F1 (for all

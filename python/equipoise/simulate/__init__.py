@@ -2,8 +2,10 @@
 
 Latent conditions drive the diagnoses, the lab values and how often people come. Death then depends
 on what was recorded: each code, the mean of a few labs over the stay, race and sex; a failing body
-shows itself by symptom codes that are each group's own. So the probability of death given the
-record is exact, and any model can be held against it.
+shows itself by symptom codes that are each group's own. So the probability of death given a
+visit's codes, labs and groups is exact, and any model that sees no more can be held against it.
+(When people come back is no part of it: frequent visitors come at shorter intervals, so that a
+short one tells something of how many visits are still to come.)
 
 `truth.parquet` has a row per admission: `subject_id`, `hadm_id`, `group` (the race as the risk
 knows it), `death_probability` (given this visit's record, and that the subject got so far),
@@ -49,8 +51,9 @@ def simulate(
     """Write `hosp/` and `truth.parquet` into the folder `out` and return it.
 
     `patients` counts the rows of `patients`; about six in ten of them are ever admitted. The same
-    arguments give the same bytes. `lab_rows_per_patient` is an average; each stay has at least a
-    chemistry and a blood count. `death_rate` is the share of admitted subjects who die in hospital.
+    arguments give the same bytes on the same kind of processor. `lab_rows_per_patient` is an
+    average; each stay has at least a chemistry and a blood count. `death_rate` is the share of
+    admitted subjects who die in hospital.
     """
     _check(patients, seed, lab_rows_per_patient, death_rate)
     if file_format not in (formats := get_args(FileFormat)):

@@ -1,7 +1,8 @@
 """The truth of the simulated hospital: the probability of death given what was recorded.
 
 Death depends on the record alone: codes, the mean of a few labs over the stay, the subject's race
-and sex. Latent conditions act only through them, so the probability is exact, not an estimate.
+and sex. Latent conditions act only through them, so the probability is exact, not an estimate. That
+a visit is the last is told without its date, which says a little more of it (see `simulate`).
 """
 
 from __future__ import annotations
