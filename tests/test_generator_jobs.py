@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_a_job_is_the_same_sample_on_disk(generator, whole):
     assert (sampler["lanes"], sampler["block"], sampler["devices"]) == (64, 3, 1)
     assert (sampler["backend"], sampler["dtype"]) == ("cpu", "float32")
     assert (sampler["drawn_by"], sampler["instructions"]) == ("core", _core.instructions())
+
+
+def test_a_finished_job_is_sealed(generator, whole, tmp_path):
+    told = store.read_manifest(whole, "cohort")["config"]["drawn_from"]
+    assert told["model"] == fingerprint(generator)
+    for name in contents(whole):
+        copy = tmp_path / name
+        shutil.copytree(whole, copy)
+        data = bytearray((copy / name).read_bytes())
+        place = data.index(b"sha256:") + 9 if name == store.MANIFEST else len(data) // 2
+        data[place] ^= 1
+        (copy / name).write_bytes(data)
+        with pytest.raises(DataError, match="that was saved"):
+            Cohort.load(copy)
 
 
 def test_the_size_of_shards_is_not_seen_in_the_cohort(generator, whole, tmp_path):

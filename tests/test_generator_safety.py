@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from equipoise import schema
 from equipoise.cohort import cohort_from_lists
 from equipoise.errors import DataError, UsageError
-from equipoise.generator import load_generator, sample, snapshots, train_generator
+from equipoise.generator import drawing, load_generator, sample, snapshots, train_generator
 from equipoise.generator.fitting import _log_odds
 from equipoise.generator.gathering import no_records
 from equipoise.generator.jobs import _job, run_job
@@ -32,6 +32,34 @@ from test_generator_sampling import same
 from toys import toy_cohort
 
 TINY = replace(SMALL, layers=1, max_steps=6, evaluate_every=2, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_is_none_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match=f"seed: want a whole number from 0, .* got {seed}"):
+        train_generator(toy_cohort(60), ("sex",), seed, config=TINY)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching: Out of memory allocating 9 bytes"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_sampling_names_what_is_too_large(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(drawing, "advance", fail)
+    with pytest.raises(DataError, match=r"memory for [0-9,]+ weights .* and for 128 subjects at"):
+        sample(random_generator(), plan_of([1, 0, 0, 0]), batch=100)
+    error = jax.errors.JaxRuntimeError("INTERNAL: another reason")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="another reason"):
+        sample(random_generator(), plan_of([1, 0, 0, 0]))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,13 +11,29 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import equipoise as eq
 from equipoise import store
 from equipoise.errors import UsageError
+from equipoise.generator import load_generator
 from equipoise.options import settings_in
-from equipoise.pipeline import Training, train_model
+from equipoise.pipeline import Training, parts_to_learn, train_model
 from equipoise.report.curves import training_curves
 from toys import toy_cohort
 
+SPEC = """
+[visits]
+table = "stays"
+visit = "visit"
+order = "visit"
+split = "part"
+[tasks.dead]
+column = "fate"
+true = ["1"]
+false = ["0"]
+[[codes]]
+kind = "diagnosis"
+columns = ["code"]
+"""
 MODEL_FILES = {
     "cuts.npy",
     "curves.png",
@@ -107,6 +123,27 @@ def test_the_manifest_says_of_which_split(tmp_path):
         asked = Training(["sex"], small, split=split)
         assert train_model(toy_cohort(60), out, asked, inputs={})
         assert store.read_manifest(out, "model")["config"]["split"] == split
+
+
+def test_the_split_for_tuning_tells_when_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(SPEC)
+    rows = [f"{n},{'train' if n % 5 else 'tuning'},{n % 2},{n % 3}" for n in range(60)]
+    (tmp_path / "stays.csv").write_text("\n".join(["visit,part,fate,code", *rows]) + "\n")
+    records = eq.read_tables(tmp_path, tmp_path / "own.toml")
+    settings = eq.VocabularySettings()
+    cohort, tuning = parts_to_learn(records, "train", settings)
+    assert tuning is not None
+    assert (len(cohort), len(tuning)) == (48, 12)
+    assert cohort.vocabulary.equals(tuning.vocabulary)
+    small = {"width": 8, "heads": 1, "layers": 1, "head_hidden": 8, "max_steps": 1}
+    train_model(
+        cohort, tmp_path / "model", Training([], small, split="train"), tuning=tuning, inputs={}
+    )
+    assert store.read_manifest(tmp_path / "model")["config"]["tuned_on"] == "tuning"
+    report = load_generator(tmp_path / "model").report
+    assert (report["subjects_trained"], report["subjects_tuning"]) == (48, 12)
+    assert parts_to_learn(records, None, settings)[1] is None
+    assert parts_to_learn(records, "tuning", settings)[1] is None
 
 
 def test_settings_are_numbers_or_words():

@@ -2,11 +2,13 @@
 
     python benches/studies/generator.py support2|diabetes130|simulated [--head block|halo]
         [--data ../shared/data] [--by race] [--seed 0] [--set width=128 ...] [--patients 20000]
-        [--name NAME]
+        [--name NAME] [--fresh 120000] [--times 8]
 
-Four fifths of the subjects are learned from (a tenth of them tunes), as many are sampled by the
-same cells, and both are held against the last fifth. The tables go into generator.md, in the
-section of that data set, head, seed and name; `--dry` only prints them.
+Four fifths of the subjects are learned from (a tenth of them tunes), as many (or `--times` that)
+are sampled by the same cells, and both are held against the last fifth, or against `--fresh`
+patients of a further hospital of the same law, of whom there are enough in every cell. The tables
+go into generator.md, in the section of that data set, head, seed and name; `--dry` only prints
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, Literal
 from unittest import mock
 
 import jax
@@ -44,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plan:
-    """As many subjects as were learned from, in the same cells."""
+    """As many subjects as were learned from, or so many times that, in the same cells."""
 
     cells: pl.DataFrame
     by: tuple[str, ...]
@@ -64,10 +66,13 @@ def main() -> None:
     arguments = parse()
     records = read(arguments.dataset, arguments.data, arguments.patients)
     train, held_out = split(records, arguments.seed)
+    if arguments.fresh:
+        further = read("simulated", arguments.data, arguments.fresh, seed=1)
+        held_out = further.encode(train.vocabulary)
     config = configure(train, arguments.set, arguments.head)
     text = [f"`python benches/studies/generator.py {' '.join(sys.argv[1:])}`", ""]
     text += [f"{train!r} to learn from; {held_out!r} held out. {asdict(config)}", ""]
-    generator, synthetic, cost = make(train, arguments.by, arguments.seed, config)
+    generator, synthetic, cost = make(train, arguments, config)
     text += [cost, ""]
     known = held_out.filter(generator.conditions.known(held_out.subjects))
     judge = {"real": known, "synthetic": synthetic, "train": train}
@@ -98,14 +103,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--by", nargs="*", default=["race"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patients", type=int, default=20_000, help="of the simulated hospital")
+    parser.add_argument("--fresh", type=int, default=0, help="patients of a further hospital")
+    parser.add_argument("--times", type=int, default=1, help="as many subjects as learned from")
     parser.add_argument("--set", nargs="*", default=[], help="fields of GeneratorConfig")
     parser.add_argument("--name", default="", help="of a section beside that of the preset")
     parser.add_argument("--no-simpler", dest="simpler", action="store_false")
     parser.add_argument("--dry", action="store_true", help="leave generator.md as it is")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.fresh and asked.dataset != "simulated":
+        parser.error("--fresh: only a simulated hospital has more patients")
+    return asked
 
 
-def read(dataset: str, data: Path, patients: int) -> eq.VisitRecords:
+def read(dataset: str, data: Path, patients: int, seed: int = 0) -> eq.VisitRecords:
     if dataset == "support2":
         return eq.read_tables(data / "support2", "support2")
     with TemporaryDirectory() as scratch:
@@ -113,7 +123,8 @@ def read(dataset: str, data: Path, patients: int) -> eq.VisitRecords:
             from equipoise.simulate import simulate
 
             out = Path(scratch) / "hospital"
-            return eq.read_mimic_iv(simulate(out, patients=patients, lab_rows_per_patient=100))
+            made = simulate(out, patients=patients, seed=seed, lab_rows_per_patient=100)
+            return eq.read_mimic_iv(made)
         with zipfile.ZipFile(data / "diabetes130" / "dataset_diabetes.zip") as archive:
             archive.extract("dataset_diabetes/diabetic_data.csv", scratch)
         return eq.read_tables(Path(scratch), "diabetes130")
@@ -127,20 +138,23 @@ def split(records: eq.VisitRecords, seed: int) -> tuple[eq.Cohort, eq.Cohort]:
     return train.encode(vocabulary), held_out.encode(vocabulary)
 
 
-def configure(train: eq.Cohort, settings: list[str], head: str) -> GeneratorConfig:
-    config = GeneratorConfig.for_cohort(train)
+def configure(
+    train: eq.Cohort, settings: list[str], head: Literal["block", "halo"]
+) -> GeneratorConfig:
+    config = GeneratorConfig.for_cohort(train, head)
     types = {field.name: type(getattr(config, field.name)) for field in fields(config)}
     pairs = (setting.split("=") for setting in settings)
-    return replace(config, head=head, **{name: types[name](value) for name, value in pairs})
+    return replace(config, **{name: types[name](value) for name, value in pairs})
 
 
 def make(
-    train: eq.Cohort, by: list[str], seed: int, config: GeneratorConfig
+    train: eq.Cohort, arguments: argparse.Namespace, config: GeneratorConfig
 ) -> tuple[Generator, eq.Cohort, str]:
-    start = clocks()
+    by, seed, start = arguments.by, arguments.seed, clocks()
     generator = train_generator(train, by, seed, config=config)
     trained = clocks()
     cells = generator.conditions.cells.rename({"subjects": "synthetic"})
+    cells = cells.with_columns(pl.col("synthetic") * arguments.times)
     synthetic = sample(generator, Plan(cells, tuple(by)), seed=seed)
     done = clocks()
     steps = generator.history["step"][-1]

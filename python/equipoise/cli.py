@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from equipoise import store
+from equipoise import schema, store
 from equipoise.errors import DataError, EquipoiseError, StoppedError, UsageError
 from equipoise.options import (
     METHODS,
@@ -188,21 +188,22 @@ def train(
     force: Force = False,
 ) -> None:
     """Train the generator of patient records."""
-    from equipoise.pipeline import Training, train_model
+    from equipoise.pipeline import Training, parts_to_learn, train_model
     from equipoise.records import VisitRecords
     from equipoise.vocabulary import VocabularySettings
 
     training = Training(names_in(by), settings_in(set_ or []), seed, resume, split)
     store.check_free(out, force)
-    chosen = VisitRecords.load(records)
-    if split is not None:
-        chosen = chosen.of_split(split)
-    cohort = chosen.encode(chosen.fit_vocabulary(VocabularySettings(labs=labs)))
+    loaded = VisitRecords.load(records)
+    if split is None and loaded.subjects[schema.SPLIT].count():
+        _say("all splits of the source are learned from; --split train keeps to one of them")
+    cohort, tuning = parts_to_learn(loaded, split, VocabularySettings(labs=labs))
     with progress_bars() as bars, kept_in(store.work_of(out)):
         leads = train_model(
             cohort,
             out,
             training,
+            tuning=tuning,
             force=force,
             inputs=_manifest_digest(records),
             progress=bars,

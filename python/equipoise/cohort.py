@@ -167,10 +167,12 @@ class Cohort:
     def load(folder: Path | str) -> Cohort:
         """Open a saved cohort; the codes stay on disk, memory-mapped.
 
-        Raises `DataError` if it is damaged, or if its codes are of another vocabulary.
+        Raises `DataError` if it is damaged, or if its codes are of another vocabulary; where a
+        sampling job has sealed it, for any byte that has changed.
         """
         folder = Path(folder)
-        store.read_manifest(folder, "cohort")
+        if "seal" in store.read_manifest(folder, "cohort"):
+            store.check_seal(folder, "cohort")
         path, vocabulary = folder / "codes.arrow", Vocabulary.read(folder)
         try:
             lists = read_arrays(path)["codes"]

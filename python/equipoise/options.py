@@ -37,7 +37,9 @@ class FileFormat(StrEnum):
 By = Annotated[str, typer.Option("--by", help="Group columns, separated by commas: race,sex")]
 Out = Annotated[Path, typer.Option("--out", help="The folder (or file) to write")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**63 - 1, help="The same seed gives the same bytes")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all cores")]
 Labs = Annotated[int, typer.Option("--labs", min=0, help="How many of the commonest labs to keep")]
 Methods = Annotated[

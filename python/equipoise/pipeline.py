@@ -218,11 +218,27 @@ def _compare(records: VisitRecords, comparison: Comparison, job: Job, keep: Path
     )
 
 
+def parts_to_learn(
+    records: VisitRecords, split: str | None, settings: VocabularySettings
+) -> tuple[Cohort, Cohort | None]:
+    """The subjects of a split (None: all), and those that tell when to stop.
+
+    These are of the split `tuning`, where the source has one and `train` is learned from; None
+    otherwise. Raises `DataError` for a split that there is not.
+    """
+    chosen = records if split is None else records.of_split(split)
+    cohort = chosen.encode(chosen.fit_vocabulary(settings))
+    if split != schema.TRAIN or not (records.subjects[schema.SPLIT] == schema.TUNING).any():
+        return cohort, None
+    return cohort, records.of_split(schema.TUNING).encode(cohort.vocabulary)
+
+
 def train_model(
     cohort: Cohort,
     out: Path,
     training: Training,
     *,
+    tuning: Cohort | None = None,
     force: bool = False,
     inputs: Mapping[str, str],
     progress: schema.Progress = schema.no_progress,
@@ -230,6 +246,7 @@ def train_model(
 ) -> bool:
     """Train a generator and write it to `out`; what is done so far is kept beside it until then.
 
+    `tuning` tells when to stop, or else a tenth of `cohort` does (see `train_generator`).
     Several processes may do this together (`parallel.join_cluster`); true is returned to the one
     that writes. Raises what `train_generator` raises, and `UsageError` for an unknown setting.
     """
@@ -246,12 +263,14 @@ def train_model(
             training.by,
             training.seed,
             config=config,
+            tuning=tuning,
             snapshots=work,
             progress=progress,
             watch=watch,
         )
         if leads():
             told = {**asdict(generator.config), "split": training.split}
+            told["tuned_on"] = schema.TUNING if tuning is not None else None
             made = {"seed": training.seed, "inputs": inputs, "config": told}
             _save_model(generator, out, force=force, **made)
     return leads()
@@ -266,7 +285,9 @@ def _shared(out: Path) -> Iterator[Path]:
 def _config(cohort: Cohort, settings: Mapping[str, int | float | str]) -> GeneratorConfig:
     from equipoise.generator import GeneratorConfig
 
-    config = GeneratorConfig.for_cohort(cohort)
+    config = GeneratorConfig.for_cohort(
+        cohort, "halo" if settings.get("head") == "halo" else "block"
+    )
     unknown = sorted(settings.keys() - asdict(config).keys())
     if unknown:
         raise UsageError(f"there is no setting {', '.join(unknown)}; see GeneratorConfig")

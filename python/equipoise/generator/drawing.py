@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from equipoise import schema
+from equipoise.errors import DataError
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.gathering import Gathering
 from equipoise.generator.lanes import (
@@ -30,6 +31,7 @@ from equipoise.generator.lanes import (
 )
 from equipoise.generator.network import Params
 from equipoise.generator.orders import Order
+from equipoise.generator.sizes import is_out_of_memory
 from equipoise.ragged import Nested
 
 #: XLA on a CPU picks other kernels for fewer rows, whose results differ in the last bit: computing
@@ -120,8 +122,8 @@ class Draw:
         self._params: Params = everywhere(self._mesh, generator.params)
         self._tokens = len(generator.vocabulary)
         self._order, self._seed, self._batch = order, seed, batch
-        weights = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
-        self._steps = steps_for(weights, lanes_for(batch))
+        self._weights = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+        self._steps = steps_for(self._weights, lanes_for(batch))
         self.usage.devices = self._mesh.size
 
     def run(
@@ -133,8 +135,30 @@ class Draw:
     ) -> None:
         """Draw these subjects, and hand them to `finished` in runs of `size`, as `Gathering` does.
 
-        That happens in a thread of its own; what `finished` raises is raised here.
+        That happens in a thread of its own; what `finished` raises is raised here. Raises
+        `DataError` if memory runs out.
         """
+        try:
+            self._run(numbers, size, finished, progress)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            lanes, weights = lanes_for(self._batch), self._weights
+            raise DataError(
+                table="sampling",
+                want=f"memory for {weights:,} weights ({4 * weights / 1e9:,.2f} GB) and for "
+                f"{lanes:,} subjects at work on each of {self._mesh.size} devices",
+                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                hint="Lower batch (--batch)",
+            ) from None
+
+    def _run(
+        self,
+        numbers: range,
+        size: int,
+        finished: Callable[[range, Nested], None],
+        progress: schema.Progress,
+    ) -> None:
         began, starting, ended = time.perf_counter(), self.usage.starting, 0
         gathering = Gathering(numbers, size, self._tokens, finished)
         pending: deque[Future[None]] = deque()

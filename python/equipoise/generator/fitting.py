@@ -47,6 +47,7 @@ from equipoise.generator.optimiser import (
     share_of,
 )
 from equipoise.generator.parallel import Layout
+from equipoise.generator.sizes import is_out_of_memory
 from equipoise.generator.systems import Seen
 
 #: Called at each look with step, train_nll, tuning_nll, learning_rate and subjects_per_second.
@@ -344,7 +345,7 @@ def _memory_named(task: Task) -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         config = task.config
         shapes = outline(len(task.fit.vocabulary), len(task.conditions), config)[1]

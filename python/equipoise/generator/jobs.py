@@ -97,7 +97,8 @@ def run_job(
 
     The same arguments give the same bytes on the same kind of device (see `sample`), however often
     the job was killed and resumed and whoever made which shard. All files but the manifest are also
-    the same for any number of devices; the manifest names that of the call that finished.
+    the same for any number of devices; the manifest names that of the call that finished. The
+    cohort is sealed: `Cohort.load` refuses it once a byte of it has changed.
 
     `part` (i, n) makes only the shards of the i-th of n parts, and no cohort.
 
@@ -116,15 +117,14 @@ def run_job(
     kept = len(shards.done())
     draw = Draw(generator, order, seed, batch)
     _make_missing(draw, shards, order.total, shard_subjects, part, progress)
-    done = len(shards.done())
-    missing = -(-order.total // shard_subjects) - done
+    missing = -(-order.total // shard_subjects) - (done := len(shards.done()))
     report = Report(done - kept, kept, missing, draw.usage)
     if part is not None:
         return report
-    sampler = {**_sampler(generator, batch), "devices": draw.usage.devices}
+    about = {**(config or {}), **_drawn(job, generator, batch, draw.usage.devices)}
     with _joined(generator, order, shards) as (cohort, two_bins):
-        about = {**(config or {}), "sampler": sampler, "visits_with_two_bins_of_a_lab": two_bins}
-        cohort.save(out, force=force, seed=seed, config=about, inputs=inputs)
+        about["visits_with_two_bins_of_a_lab"] = two_bins
+        cohort.save(out, force=force, sealed=True, seed=seed, config=about, inputs=inputs)
     shards.remove()
     return replace(report, joined=True, two_bins=two_bins)
 
@@ -150,6 +150,16 @@ def _job(
         "shard_subjects": shard_subjects,
         "subjects": order.total,
         **_sampler(generator, batch),
+    }
+
+
+def _drawn(
+    job: Mapping[str, Any], generator: Generator, batch: int, devices: int
+) -> dict[str, Any]:
+    """What a cohort's manifest says of the job: nothing of the shards, which are gone."""
+    return {
+        "drawn_from": {name: job[name] for name in ("model", "plan")},
+        "sampler": {**_sampler(generator, batch), "devices": devices},
     }
 
 

@@ -1,6 +1,12 @@
-"""Sizes of padded arrays: few of them, so that what one fold compiled serves the next."""
+"""Sizes of padded arrays, few of them, so that what one fold compiled serves the next."""
 
 from __future__ import annotations
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in any of XLA's words for it."""
+    words = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def round_up(size: int, steps: int) -> int:

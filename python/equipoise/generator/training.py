@@ -12,7 +12,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.cohort import Cohort, is_earlier
-from equipoise.errors import DataError
+from equipoise.errors import DataError, UsageError
 from equipoise.generator.batches import last_visits
 from equipoise.generator.checkpoint import EARLIER_KNOWN, HISTORY, Generator
 from equipoise.generator.conditions import Conditions
@@ -49,8 +49,10 @@ def train_generator(
 
     Raises `DataError` if fewer than two subjects are left, if they have no codes, for another
     vocabulary of `tuning`, if a column of `by` is missing, if the likelihood is never finite, or if
-    memory runs out; `UsageError` if `snapshots` are another training's.
+    memory runs out; `UsageError` if `snapshots` are another training's, or for a negative `seed`.
     """
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed: want a whole number from 0, below 2^63, got {seed}")
     names = cohort.check_groups(by)
     fit, report = _usable(cohort, names)
     config = config or GeneratorConfig.for_cohort(fit)
