@@ -28,7 +28,8 @@ from equipoise.ragged import Nested
 from equipoise.vocabulary import Vocabulary
 
 CODES_A_VISIT, VISITS_A_RECORD = 30, 3.4
-SUBJECTS_A_LANE = 40
+#: As `usual_batch` has them at least.
+SUBJECTS_A_LANE = 64
 
 
 class Plan:
