@@ -13,10 +13,12 @@ from time import sleep
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import snapshots, train_generator
+from equipoise.generator.checkpoint import METRICS
 from equipoise.generator.parallel import Layout, join_cluster
 from generator_toys import SMALL, flags_for
 from toys import toy_cohort
@@ -100,6 +102,13 @@ def work(tmp_path, small, monkeypatch) -> Path:
     return tmp_path / "work"
 
 
+def test_its_history_can_be_read_while_it_is_at_work(work, small):
+    told = pl.read_ndjson(work / METRICS)
+    assert told["step"].to_list() == [2, 4]
+    whole = train_generator(small, BY, 1, config=TINY)
+    assert whole.history.head(2).equals(told.cast(whole.history.schema))
+
+
 def stop_at(step: int):
     def tell(stage: str, done: int, total: int) -> None:
         if done == step:
@@ -123,7 +132,7 @@ def test_it_goes_on_after_the_last_look(work, small):
     (work / "6.orbax-checkpoint-tmp" / "last").mkdir()
     assert resume(work, small) == [5, 6]
     assert resume(work, small) == []
-    assert sorted(path.name for path in work.iterdir()) == ["6", "identity.json"]
+    assert sorted(path.name for path in work.iterdir()) == ["6", "identity.json", METRICS]
 
 
 def test_another_training_is_refused_by_what_differs(work, small):

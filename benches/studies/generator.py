@@ -23,7 +23,7 @@ import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Literal
+from typing import Final
 from unittest import mock
 
 import jax
@@ -138,13 +138,11 @@ def split(records: eq.VisitRecords, seed: int) -> tuple[eq.Cohort, eq.Cohort]:
     return train.encode(vocabulary), held_out.encode(vocabulary)
 
 
-def configure(
-    train: eq.Cohort, settings: list[str], head: Literal["block", "halo"]
-) -> GeneratorConfig:
-    config = GeneratorConfig.for_cohort(train, head)
+def configure(train: eq.Cohort, settings: list[str], head: str) -> GeneratorConfig:
+    config = GeneratorConfig.for_cohort(train)
     types = {field.name: type(getattr(config, field.name)) for field in fields(config)}
     pairs = (setting.split("=") for setting in settings)
-    return replace(config, **{name: types[name](value) for name, value in pairs})
+    return replace(config, head=head, **{name: types[name](value) for name, value in pairs})
 
 
 def make(

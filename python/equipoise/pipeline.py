@@ -285,9 +285,7 @@ def _shared(out: Path) -> Iterator[Path]:
 def _config(cohort: Cohort, settings: Mapping[str, int | float | str]) -> GeneratorConfig:
     from equipoise.generator import GeneratorConfig
 
-    config = GeneratorConfig.for_cohort(
-        cohort, "halo" if settings.get("head") == "halo" else "block"
-    )
+    config = GeneratorConfig.for_cohort(cohort)
     unknown = sorted(settings.keys() - asdict(config).keys())
     if unknown:
         raise UsageError(f"there is no setting {', '.join(unknown)}; see GeneratorConfig")

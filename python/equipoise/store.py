@@ -226,13 +226,15 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys (the same value gives the same bytes).
-
-    The file is there in one step: a run that is killed leaves none, or a whole one.
-    """
+    """Write `value` as indented JSON with sorted keys (the same value gives the same bytes)."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file is there in one step: a run that is killed leaves none, or a whole one."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 

@@ -104,20 +104,17 @@ class GeneratorConfig:
         return blocks_of(codes + self.spare_tokens + self.systems + 1, self.block)
 
     @staticmethod
-    def for_cohort(cohort: Cohort, head: Literal["block", "halo"] = "block") -> GeneratorConfig:
+    def for_cohort(cohort: Cohort) -> GeneratorConfig:
         """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records.
 
         Measured in benches/studies/generator.md: training goes on until it stops helping, blocks
         are as fine as time allows, for within a block the head knows no "or", and networks are
-        larger than the likelihood wants, for smaller ones carry less of the label. Of `halo`, which
-        is the same whatever its blocks, they are as large as they are fast.
+        larger than the likelihood wants, for smaller ones carry less of the label.
         """
         lengths = np.diff(cohort.visit_offsets)
         visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
         columns = len(cohort.vocabulary)
-        fine = head == "block" and columns < 2048
         config = GeneratorConfig(
-            head=head,
             block=usual_block(columns),
             max_visits=round_up(longest, 1) if longest <= 8 else 20,
             systems=int(systems_of(cohort.vocabulary).max(initial=-1)) + 1,
@@ -128,7 +125,7 @@ class GeneratorConfig:
                 width=64,
                 layers=2,
                 head_hidden=256,
-                block=16 if fine else config.block,
+                block=16 if columns < 2048 else config.block,
                 batch_subjects=16,
                 learning_rate=5e-4,
                 max_steps=20_000,
@@ -140,7 +137,7 @@ class GeneratorConfig:
                 width=128,
                 layers=3,
                 head_hidden=256,
-                block=32 if fine else config.block,
+                block=32 if columns < 2048 else config.block,
                 batch_subjects=32,
                 learning_rate=5e-4,
                 max_steps=20_000,

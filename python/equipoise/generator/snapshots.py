@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jax
 import numpy as np
+import polars as pl
 
 from equipoise import store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
+from equipoise.generator.checkpoint import HISTORY, METRICS
 from equipoise.generator.fitting import Best, Course, Look, State, Task
 from equipoise.generator.network import computing_dtype
 
@@ -41,7 +43,7 @@ class Snapshots:
         # Imported here: it takes as long as JAX itself.
         import orbax.checkpoint as ocp
 
-        folder = Path(folder).absolute()
+        self._folder = folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             _claim(folder / IDENTITY, _identity(task))
@@ -71,7 +73,13 @@ class Snapshots:
             ) from None
 
     def save(self, course: Course) -> None:
-        """Keep it, unless too much of the time went into saving."""
+        """Keep it, unless too much of the time went into saving; its history is told at each look.
+
+        That is in `checkpoint.METRICS`, for who looks at a training that is at work.
+        """
+        if jax.process_index() == 0:
+            history = pl.DataFrame(course.history, schema=dict(HISTORY), orient="row")
+            store.write_text(self._folder / METRICS, history.write_ndjson())
         # Several processes save together, so that no clock may decide.
         if jax.process_count() == 1 and _SHARE * (monotonic() - self._saved) < self._took:
             return
