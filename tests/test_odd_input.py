@@ -155,6 +155,10 @@ STAYS = pl.DataFrame(
         ("subject_id,visit_id,boolean_value\n1,11,true\n1,12\n", r"row 3: want 3 fields; got 2"),
         ("subject_id,visit_id,boolean_value\n1,11,true,\n", r"row 2: want 3 fields; got 4"),
         ("subject_id,boolean_value,visit_id,boolean_value\n1,1,11,0\n", "want this column once"),
+        (
+            "subject_id,visit_id,visit_id,prediction_time,boolean_value\n1,11,12,2150-01-02,1\n",
+            "column visit_id: want this column once",
+        ),
         ("subject_id,visit_id,boolean_value\n\n1,11,1\n\n1,x,1\n", "visit_id, row 5: want a whole"),
         ("subject_id,visit_id,boolean_value\n\n1,11,1\n1,11,1\n", "row 4: want one label"),
         ("subject_id,visit_id,boolean_value\n\n2,11,1\n", "row 3: want 1, the subject of visit 11"),
@@ -257,6 +261,15 @@ def test_a_visit_that_ends_before_it_begins(tmp_path: Path) -> None:
         own(tmp_path, rows, strict=True)
 
 
+def test_a_visit_that_ends_on_the_day_it_began(tmp_path: Path) -> None:
+    """With a date alone for its end, nobody knows the hour."""
+    rows = (
+        "1,1,2150-03-01 10:00,2150-03-01,a,-,1,140\n"
+        "2,2,2150-01-01 10:00,2150-01-01 09:00,b,-,0,141\n"
+    )
+    assert outcomes(own(tmp_path, rows), "stays") == {"used": 1, "end before start": 1}
+
+
 def test_rows_are_numbered_as_in_an_editor(tmp_path: Path) -> None:
     good = "1,1,2150-01-01,2150-01-02,a,-,1,140\n"
     for rows, message in (
@@ -331,18 +344,22 @@ def test_subjects_of_meds_are_whole_numbers(tmp_path: Path) -> None:
     assert records.subjects[schema.SUBJECT_ID].to_list() == [1]
 
 
-def test_files_of_meds_may_differ_in_width(tmp_path: Path) -> None:
-    root = meds(tmp_path / "m", one_visit(1, 10), one_visit(2, 20))
-    wanted = eq.read_meds(root)
-    path = root / "data" / "1.parquet"
-    wide = pl.read_parquet(path).with_columns(
-        pl.col("numeric_value").cast(pl.Float64), pl.col("time").cast(pl.Datetime("ns"))
-    )
-    wide.write_parquet(path)
-    for options in ({}, {"until": "admission+24h"}):
-        found = eq.read_meds(root, **options)
-        assert found.visits.equals(wanted.visits)
-        assert found.lab_values.tolist() == wanted.lab_values.tolist()
+def test_a_date_finds_the_stay_of_its_day(tmp_path: Path) -> None:
+    """Days within a stay of days are in it, to the last; a window takes the end of a day."""
+    part = one_visit(1, 10)
+    del part["hadm_id"]
+    root = meds(tmp_path / "m", part)
+    path = root / "data" / "0.parquet"
+    days = [DAY + timedelta(days=day) for day in (0, 1, 2, 2, 2, 2)]
+    for dated in (True, False):
+        moments = pl.Series("time", days).cast(pl.Date if dated else pl.Datetime("us"))
+        pl.DataFrame(part).with_columns(
+            moments, pl.col("numeric_value").cast(pl.Float32)
+        ).write_parquet(path)
+        assert outcomes(eq.read_meds(root), "data (codes)")["used"] == 2
+        until = eq.read_meds(root, until="admission+48h")
+        late = {"after the window": 2} if dated else {"used": 2}
+        assert outcomes(until, "data (codes)").items() >= late.items(), dated
 
 
 # What is written.

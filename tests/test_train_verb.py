@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -143,6 +144,9 @@ def test_the_split_for_tuning_tells_when_to_stop(tmp_path: Path) -> None:
     report = load_generator(tmp_path / "model").report
     assert (report["subjects_trained"], report["subjects_tuning"]) == (48, 12)
     assert parts_to_learn(records, None, settings)[1] is None
+    unknown = pl.when(pl.col("split") == "train").then("label")
+    silent = replace(records, subjects=records.subjects.with_columns(unknown.alias("label")))
+    assert parts_to_learn(silent, "train", settings)[1] is None
     assert parts_to_learn(records, "tuning", settings)[1] is None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 
 from equipoise import schema, store
 from equipoise.balance import METHODS, BalancingMethod, method_named, oracle_from, plan_balance
@@ -223,12 +224,13 @@ def parts_to_learn(
 ) -> tuple[Cohort, Cohort | None]:
     """The subjects of a split (None: all), and those that tell when to stop.
 
-    These are of the split `tuning`, where the source has one and `train` is learned from; None
-    otherwise. Raises `DataError` for a split that there is not.
+    These are of the split `tuning`, where the source has one with labels and `train` is learned
+    from; None otherwise. Raises `DataError` for a split that there is not.
     """
     chosen = records if split is None else records.of_split(split)
     cohort = chosen.encode(chosen.fit_vocabulary(settings))
-    if split != schema.TRAIN or not (records.subjects[schema.SPLIT] == schema.TUNING).any():
+    of_tuning = records.subjects.filter(pl.col(schema.SPLIT) == schema.TUNING)
+    if split != schema.TRAIN or not of_tuning[schema.LABEL].count():
         return cohort, None
     return cohort, records.of_split(schema.TUNING).encode(cohort.vocabulary)
 

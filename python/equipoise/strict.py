@@ -48,7 +48,7 @@ BAD_ODDITIES: Final = (
     "discharges of no admission",
     "in two splits",
     "written otherwise",
-    "two values of person",
+    "hospital stays with two values of person",
 )
 
 

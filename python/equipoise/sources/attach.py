@@ -6,7 +6,7 @@ row, without a visit id and with the reason, so that it can be counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from equipoise.tasks import Window
 VISIT: Final = "__visit"
 FATE: Final = "__fate"
 AT: Final = "__at"
+LATEST: Final = "__latest"
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,8 @@ def scan(files: Sequence[Path]) -> pl.LazyFrame:
         got = f"{paths[0].name} and {other.name}"
         raise DataError(table=paths[0].parent.name, want="files of one format", got=got)
     if paths[0].name.endswith(".parquet"):
-        first, *others = map(_types, paths)
-        if all(first.get(name, kind) == kind for types in others for name, kind in types.items()):
-            return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
-        # Files may differ in the width of a number or the unit of a time.
-        return pl.concat(map(pl.scan_parquet, paths), how="diagonal_relaxed")
+        return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
     return pl.scan_csv(paths, infer_schema=False)
-
-
-def _types(path: Path) -> Mapping[str, pl.DataType]:
-    """What each column of a Parquet file holds; raises `DataError` if it cannot be read."""
-    try:
-        return pl.read_parquet_schema(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise damaged([path], error) from None
 
 
 def ids_of(rows: pl.LazyFrame, column: str) -> pl.Expr:
@@ -148,7 +137,7 @@ def attach(
     for number, file in enumerate(files):
         path = out / f"{len(list(out.iterdir()))}-{number}.parquet"
         events = scan([file]).select(wanted)
-        events = events.with_columns(_time(how.when, events.collect_schema()).alias(AT))
+        events = events.with_columns(*_times(how.when, events.collect_schema()))
         placed = _by_id(events, how, right) if how.visit else _by_time(events, how, right)
         fate = _fate(how, window)
         kept = placed.select(
@@ -194,14 +183,17 @@ def _owners(limits: pl.DataFrame) -> pl.DataFrame:
     return changes.join(owners, on=keys, how="left").sort("__from")
 
 
-def _time(when: When, schema_: pl.Schema) -> pl.Expr:
-    """When an event happened, as in the core: with a date alone, by the end of that day."""
+def _times(when: When, schema_: pl.Schema) -> tuple[pl.Expr, pl.Expr]:
+    """When an event happened, as it is written, and at the latest: a date alone is a day."""
     column, kind = pl.col(when.column), schema_[when.column]
     if kind == pl.Date:
-        return column.cast(pl.Datetime("us")) + pl.duration(days=1, microseconds=-1)
-    if kind.is_temporal():
-        return column.cast(pl.Datetime("us"))
-    return as_time(column, date_is="23:59:59.999999")
+        at = column.cast(pl.Datetime("us"))
+        latest = at + pl.duration(days=1, microseconds=-1)
+    elif kind.is_temporal():
+        at = latest = column.cast(pl.Datetime("us"))
+    else:
+        at, latest = as_time(column), as_time(column, date_is="23:59:59.999999")
+    return at.alias(AT), latest.alias(LATEST)
 
 
 def _by_id(events: pl.LazyFrame, how: Attaching, limits: pl.LazyFrame) -> pl.LazyFrame:
@@ -235,7 +227,7 @@ def _fate(how: Attaching, window: Window | None) -> pl.Expr:
         placed = nothing
     if window is None:
         return placed
-    at, limit = pl.col(AT), pl.col("__limit")
+    at, limit = pl.col(LATEST), pl.col("__limit")
     # A visit without a prediction lies before one that has it.
     open_end = window.anchor == "prediction_time"
     unknown = at.is_null() if open_end else at.is_null() | limit.is_null()

@@ -110,7 +110,7 @@ def _csv(path: Path) -> pl.DataFrame:
         try:
             return pl.DataFrame(_core.read_table([path], [(name, "text") for name in columns]))
         except DataError as error:
-            if error.column not in _PLACES or error.row is not None:
+            if error.column not in _PLACES or error.want != "this column":
                 raise
             columns.remove(error.column)
             if not _PLACES & set(columns):

@@ -114,7 +114,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     )
     if spec.visits.start:
         fate = fate.when(pl.col("start").is_null()).then(pl.lit("no start"))
-    fate = fate.when(pl.col("end") < pl.col("start")).then(pl.lit("end before start"))
+    fate = fate.when(_latest_end() < pl.col("start")).then(pl.lit("end before start"))
     if spec.visits.person:
         fate = fate.when(pl.col(_own(spec.visits.person)).is_null()).then(pl.lit("no person"))
     rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
@@ -146,6 +146,13 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
         values=pl.concat(map(_values, values)) if values else None,
         cells=pl.concat(cells) if cells else None,
     )
+
+
+def _latest_end() -> pl.Expr:
+    """When a visit ended at the latest: a date alone, which is kept as its midnight, is a day."""
+    end = pl.col("end")
+    dated = end == end.dt.truncate("1d")
+    return pl.when(dated).then(end + pl.duration(days=1, microseconds=-1)).otherwise(end)
 
 
 def _rows(spec: Spec, read: Reader) -> pl.DataFrame:

@@ -80,8 +80,8 @@ pub fn read_table(table: &Table, kinds: &[Kind], run: &mut Run<'_>) -> Result<Re
         .map_err(|error| Error::Shape(error.to_string()))
 }
 
-/// The number of the row at `place` (from 0) of a file of text, counted as its editor does: blank lines
-/// have a number, too, and no place. None if there is no such row.
+/// The number of the row at `place` (from 0) of a file of text, as messages count rows: blank lines have a
+/// number, too, and no place. None if there is no such row.
 ///
 /// # Errors
 /// A file that is not as it should be.

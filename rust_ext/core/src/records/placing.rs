@@ -118,7 +118,9 @@ impl<'a> Placer<'a> {
         if moment == UNKNOWN {
             return Err(Outcome::NoTime);
         }
-        let place = subject.and_then(|subject| self.index.place_at(subject, moment));
+        // A date alone is placed by the beginning of its day, as a visit's end with a date alone is.
+        let placed = if moment.rem_euclid(DAY) == DAY - 1 { moment - (DAY - 1) } else { moment };
+        let place = subject.and_then(|subject| self.index.place_at(subject, placed));
         place.map_or(Err(Outcome::OutsideVisits), |place| self.within(place, moment))
     }
 
