@@ -29,7 +29,7 @@ def _records(folder: Path) -> dict[str, Any]:
     labs = set(records.lab_table["lab"]) if len(records.lab_table) else set()
     kinds = records.code_table["kind"].unique(maintain_order=True).to_list()
     tables, named = _tables(records.ledger), records.config.get("tables", {})
-    diagnoses, labs_of = (_together(tables, named.get(kind)) for kind in ("diagnosis", "lab"))
+    diagnoses, labs_of = (_together(tables, named.get(kind, [])) for kind in ("diagnosis", "lab"))
     return {
         **_people(records.subjects, records.visits),
         "codes": len(records.code_table),
@@ -130,12 +130,9 @@ def _tables(ledger: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _together(
-    tables: Mapping[str, dict[str, Any]], named: Sequence[str] | str | None
-) -> dict[str, Any] | None:
-    """The tables called so in one, or None where none is; earlier versions named but one."""
-    names = [named] if isinstance(named, str) else named or []
-    found = [tables[name] for name in names if name in tables]
+def _together(tables: Mapping[str, dict[str, Any]], named: Sequence[str]) -> dict[str, Any] | None:
+    """The tables called so in one, or None where none is."""
+    found = [tables[name] for name in named if name in tables]
     if not found:
         return None
     dropped: dict[str, int] = {}

@@ -85,11 +85,11 @@ class Training:
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
-    """The balancing methods of these names, in this order, or `all`; raises `UsageError`,
-    and `DataError` if there are no such records.
+    """The balancing methods of these names, in this order, or `all`.
 
     `fairplay@0.5` fills the cells half up (any method with a ratio); `oracle=RECORDS` takes its
-    patients from the records of a further simulated hospital, and is called "oracle".
+    patients from the records of a further simulated hospital, and is called "oracle". Raises
+    `UsageError` for a name that there is not, and `DataError` where RECORDS are none.
     """
     names = [one for name in names for one in (METHODS if name == ALL else [name])]
     if sum(name.startswith(ORACLE) for name in names) > 1:

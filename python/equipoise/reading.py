@@ -79,8 +79,6 @@ class Reading:
         files = self.files(table)
         if len(files) > 1:
             return table, None
-        if files[0].suffix == ".parquet":
-            return files[0].name, place + 2
         return files[0].name, _core.row_number(files[0], place)
 
     def events(self, table: str) -> Events:

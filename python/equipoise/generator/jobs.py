@@ -117,8 +117,8 @@ def run_job(
     kept = len(shards.done())
     draw = Draw(generator, order, seed, batch)
     _make_missing(draw, shards, order.total, shard_subjects, part, progress)
-    missing = -(-order.total // shard_subjects) - (done := len(shards.done()))
-    report = Report(done - kept, kept, missing, draw.usage)
+    done = len(shards.done())
+    report = Report(done - kept, kept, -(-order.total // shard_subjects) - done, draw.usage)
     if part is not None:
         return report
     about = {**(config or {}), **_drawn(job, generator, batch, draw.usage.devices)}

@@ -1,12 +1,13 @@
-"""Sizes of padded arrays, few of them, so that what one fold compiled serves the next."""
+"""Sizes of padded arrays, few of them, and what says that they were too large."""
 
 from __future__ import annotations
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in any of XLA's words for it."""
-    words = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+    text = str(error)
+    said = "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+    return isinstance(error, MemoryError) or said
 
 
 def round_up(size: int, steps: int) -> int:

@@ -64,14 +64,14 @@ def _check(path: Path, known: pl.DataFrame) -> None:
     twice = known.filter(~pl.col(schema.VISIT_ID).is_first_distinct())
     for place, visit in twice.select("place", schema.VISIT_ID).head(1).iter_rows():
         want, got = "one label a visit", f"visit {visit} twice"
-        raise DataError(table=path.name, row=_row(path, place), want=want, got=got)
+        raise DataError(table=path.name, row=_core.row_number(path, place), want=want, got=got)
     wrong = known.filter(pl.col(schema.SUBJECT_ID) != pl.col("owner"))
     columns = ("place", schema.VISIT_ID, "owner", schema.SUBJECT_ID)
     for place, visit, owner, subject in wrong.select(columns).head(1).iter_rows():
         raise DataError(
             table=path.name,
             column=schema.SUBJECT_ID,
-            row=_row(path, place),
+            row=_core.row_number(path, place),
             want=f"{owner}, the subject of visit {visit}",
             got=str(subject),
         )
@@ -122,12 +122,6 @@ def _no_place(path: Path, got: str | None) -> DataError:
     return DataError(table=path.name, column=column, want="one of them", got=got)
 
 
-def _row(path: Path, place: int) -> int | None:
-    """The number of the row at `place`, as an editor counts."""
-    parquet = path.suffix.lower() == ".parquet"
-    return place + 2 if parquet else _core.row_number(path, place)
-
-
 def _booleans(path: Path, column: pl.Series) -> pl.Series:
     want = "true or false"
     words = _texts(path, column, want).str.to_lowercase()
@@ -174,7 +168,7 @@ def _refuse(path: Path, column: pl.Series, bad: pl.Series, want: str) -> None:
     for place in bad.arg_true().head(1):
         cell = column[place]
         got = "an empty cell" if cell is None else str(cell)
-        row = _row(path, place)
+        row = _core.row_number(path, place)
         raise DataError(table=path.name, column=column.name, row=row, want=want, got=got)
 
 

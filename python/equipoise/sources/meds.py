@@ -68,16 +68,12 @@ def meds_source(settings: MedsSettings | None = None) -> Source:
 
 def _visit_column(settings: MedsSettings, read: Reader) -> str | None:
     files = read.files(DATA)
-    check_columns(files, [schema.SUBJECT_ID, "time", "code", "numeric_value"])
-    if settings.visits is None:
-        if not any(HADM_ID in columns_of(file) for file in files):
-            return None
-        check_columns(files, [HADM_ID])
-        return HADM_ID
-    if settings.visits == BY_CODES:
-        return None
-    check_columns(files, [settings.visits])
-    return settings.visits
+    visits = settings.visits
+    if visits is None:
+        visits = HADM_ID if any(HADM_ID in columns_of(file) for file in files) else BY_CODES
+    column = [] if visits == BY_CODES else [visits]
+    check_columns(files, [schema.SUBJECT_ID, "time", "code", "numeric_value", *column])
+    return column[0] if column else None
 
 
 def _events(settings: MedsSettings, read: Reader) -> MixedEvents:

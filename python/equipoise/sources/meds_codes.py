@@ -108,6 +108,7 @@ def _dropped(settings: MedsSettings) -> pl.Expr:
 
 
 def begins_with(starts: Sequence[str]) -> pl.Expr:
+    """Whether the column `code` begins with one of these."""
     return pl.any_horizontal(pl.col("code").str.starts_with(start) for start in starts)
 
 

@@ -80,8 +80,8 @@ pub fn read_table(table: &Table, kinds: &[Kind], run: &mut Run<'_>) -> Result<Re
         .map_err(|error| Error::Shape(error.to_string()))
 }
 
-/// The number of the row at `place` (from 0) of a file of text, as messages count rows: blank lines have a
-/// number, too, and no place. None if there is no such row.
+/// The number of the row at `place` (from 0) of a file, as messages count rows: blank lines of text have a
+/// number, too, and no place. None if there is no such row of text.
 ///
 /// # Errors
 /// A file that is not as it should be.
@@ -105,8 +105,8 @@ impl Sink for Countdown {
         Ok(())
     }
 
-    fn batch(&mut self, _: &Batch<'_>) -> Result<()> {
-        Err(Error::Shape("rows of Parquet are numbered by their places".into()))
+    fn batch(&mut self, batch: &Batch<'_>) -> Result<()> {
+        Err(Error::value("", "", batch.first_row + self.0, "", b""))
     }
 }
 

@@ -15,6 +15,26 @@ use arrow_schema::DataType;
 const DAY: i64 = 86_400_000_000;
 const A_DATE: usize = 10;
 
+/// When an event happened, as it is written, and at the latest: a date alone may be any time of its day.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: i64,
+    latest: i64,
+}
+
+impl Moment {
+    const NONE: Self = Self::new(UNKNOWN);
+
+    const fn new(at: i64) -> Self {
+        Self { at, latest: at }
+    }
+
+    /// That of a date.
+    const fn day(at: i64) -> Self {
+        Self { at, latest: at.div_euclid(DAY).saturating_mul(DAY).saturating_add(DAY - 1) }
+    }
+}
+
 /// Unit of a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
@@ -106,32 +126,30 @@ impl<'a> Placer<'a> {
         Ok(self.at(subject, self.time_of(row)))
     }
 
-    /// The moment of a row; [`UNKNOWN`] if it is empty or cannot be read.
-    fn time_of(&self, row: &Row<'_>) -> i64 {
+    /// The moment of a row; none if it is empty or cannot be read.
+    fn time_of(&self, row: &Row<'_>) -> Moment {
         match self.places.time {
-            None => UNKNOWN,
+            None => Moment::NONE,
             Some((column, clock)) => clock.moment(row.field(column)),
         }
     }
 
-    fn at(&self, subject: Option<i64>, moment: i64) -> Placed {
-        if moment == UNKNOWN {
+    fn at(&self, subject: Option<i64>, moment: Moment) -> Placed {
+        if moment.at == UNKNOWN {
             return Err(Outcome::NoTime);
         }
-        // A date alone is placed by the beginning of its day, as a visit's end with a date alone is.
-        let placed = if moment.rem_euclid(DAY) == DAY - 1 { moment - (DAY - 1) } else { moment };
-        let place = subject.and_then(|subject| self.index.place_at(subject, placed));
+        let place = subject.and_then(|subject| self.index.place_at(subject, moment.at));
         place.map_or(Err(Outcome::OutsideVisits), |place| self.within(place, moment))
     }
 
-    fn within(&self, place: u32, moment: i64) -> Placed {
+    fn within(&self, place: u32, moment: Moment) -> Placed {
         let Some(window) = &self.index.window else { return Ok(place) };
         let limit = window.limits[place as usize];
-        let moment =
-            if self.places.time.is_some() { moment } else { window.untimed[place as usize] };
-        if moment == UNKNOWN || limit == UNKNOWN {
+        let latest =
+            if self.places.time.is_some() { moment.latest } else { window.untimed[place as usize] };
+        if latest == UNKNOWN || limit == UNKNOWN {
             Err(Outcome::NoTime)
-        } else if moment > limit {
+        } else if latest > limit {
             Err(Outcome::AfterWindow)
         } else {
             Ok(place)
@@ -193,14 +211,14 @@ impl<'a> Placer<'a> {
 pub(super) struct BatchPlaces {
     visits: Option<Int64Array>,
     subjects: Option<Int64Array>,
-    times: Option<Vec<i64>>,
+    times: Option<Vec<Moment>>,
     last: Option<i64>,
     place: Placed,
 }
 
 impl BatchPlaces {
-    fn time(&self, row: usize) -> i64 {
-        self.times.as_ref().map_or(UNKNOWN, |times| times[row])
+    fn time(&self, row: usize) -> Moment {
+        self.times.as_ref().map_or(Moment::NONE, |times| times[row])
     }
 }
 
@@ -222,17 +240,19 @@ fn whole(array: &Int64Array, row: usize) -> Option<i64> {
 }
 
 impl Clock {
-    fn moment(self, text: &[u8]) -> i64 {
+    fn moment(self, text: &[u8]) -> Moment {
         let text = text.trim_ascii();
         match self {
-            Self::Calendar if text.len() > A_DATE => parse_time(text).unwrap_or(UNKNOWN),
-            Self::Calendar | Self::Days => parse_time(text).map_or(UNKNOWN, end_of_day),
+            Self::Calendar if text.len() > A_DATE => {
+                parse_time(text).map_or(Moment::NONE, Moment::new)
+            }
+            Self::Calendar | Self::Days => parse_time(text).map_or(Moment::NONE, Moment::day),
             Self::Minutes => minutes(parse_number(text)),
         }
     }
 
     /// The moments of a column of times or minutes, or of text.
-    fn moments(self, batch: &Batch<'_>, column: usize) -> Result<Vec<i64>> {
+    fn moments(self, batch: &Batch<'_>, column: usize) -> Result<Vec<Moment>> {
         if is_text(batch.columns[column].data_type()) {
             let texts = batch.cast(column, &DataType::LargeUtf8, "text")?;
             let texts = texts.as_string::<i64>().iter();
@@ -246,26 +266,24 @@ impl Clock {
                 let found = batch.columns[column].data_type();
                 let dates =
                     self == Self::Days || matches!(found, DataType::Date32 | DataType::Date64);
-                let moment = if dates { end_of_day } else { std::convert::identity };
-                Ok(times.iter().map(|time| time.map_or(UNKNOWN, moment)).collect())
+                let moment = if dates { Moment::day } else { Moment::new };
+                Ok(times.iter().map(|time| time.map_or(Moment::NONE, moment)).collect())
             }
             Self::Minutes => {
                 let numbers = batch.floats(column, "minutes")?;
-                Ok(numbers.iter().map(|n| n.map_or(UNKNOWN, |n| minutes(number_of(n)))).collect())
+                Ok(numbers
+                    .iter()
+                    .map(|n| n.map_or(Moment::NONE, |n| minutes(number_of(n))))
+                    .collect())
             }
         }
     }
 }
 
-/// The last moment of the day in which `moment` is.
-fn end_of_day(moment: i64) -> i64 {
-    moment.div_euclid(DAY).saturating_mul(DAY).saturating_add(DAY - 1)
-}
-
-fn minutes(number: Number) -> i64 {
+fn minutes(number: Number) -> Moment {
     match number {
         // A scaled minute is 60 microseconds.
-        Number::Scaled(scaled) => scaled * 60,
-        _ => UNKNOWN,
+        Number::Scaled(scaled) => Moment::new(scaled * 60),
+        _ => Moment::NONE,
     }
 }
