@@ -274,9 +274,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"visits": VISITS.with_columns(label=pl.lit(2)), "codes": codes()},
         "visits, column label, row 2: want true, false, 0, 1 or null; got 2",
     ),
-    "text as a visit": (
-        {"visits": VISITS.with_columns(visit_id=pl.lit("x")), "codes": codes()},
-        "visits, column visit_id, row 2: want whole numbers; got x",
+    "a fraction as a visit": (
+        {"visits": VISITS.with_columns(pl.col("visit_id") + 0.5), "codes": codes()},
+        "visits, column visit_id, row 2: want whole numbers; got 20.5",
+    ),
+    "lists as subjects, and words": (
+        {
+            "visits": VISITS.with_columns(pl.col("subject_id").cast(pl.String)),
+            "subjects": SUBJECTS.with_columns(pl.concat_list("subject_id")),
+            "codes": codes(),
+        },
+        "subjects, column subject_id: want text or whole numbers; got List",
     ),
     "text as a time": (
         {"visits": VISITS.with_columns(start=pl.lit("2150-01-01")), "codes": codes()},

@@ -265,12 +265,7 @@ def test_words_that_no_cell_has_are_refused(own: Path) -> None:
         eq.read_tables(own, spec)
 
 
-def test_ids_that_are_texts_need_one_table(own: Path) -> None:
-    stays = own / "stays.csv"
-    stays.write_text(TABLES["stays"].replace("b,2,", "b,two,"))
-    with pytest.raises(eq.DataError, match="stays.csv, column stay, row 2: want a whole"):
-        eq.read_tables(own, own / "own.toml")
-    stays.write_text(TABLES["stays"])
+def test_a_word_is_no_id_where_all_visits_have_numbers(own: Path) -> None:
     (own / "icd.csv").write_text(TABLES["icd"].replace("\n2,", "\ntwo,"))
     with pytest.raises(eq.DataError, match='column stay, row 4: want a whole number; got "two"'):
         eq.read_tables(own, own / "own.toml")

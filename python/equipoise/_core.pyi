@@ -42,7 +42,7 @@ def read_table(
 ) -> Any: ...
 def read_codes(
     events: _Events,
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     visits: npt.NDArray[np.int64],
     *,
     left_out: npt.NDArray[np.int64] | None = None,
@@ -53,7 +53,7 @@ def read_codes(
 ) -> tuple[_Offsets, _Numbers, _Named]: ...
 def read_values(
     events: _Events,
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     visits: npt.NDArray[np.int64],
     *,
     left_out: npt.NDArray[np.int64] | None = None,
@@ -65,7 +65,7 @@ def read_values(
 ) -> tuple[_Offsets, _Numbers, _Floats, _Named]: ...
 def find_row(
     files: Sequence[str | PathLike[str]],
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     visits: npt.NDArray[np.int64],
     outcome: str,
     *,

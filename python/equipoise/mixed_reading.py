@@ -35,7 +35,7 @@ KNOWN: Final = "__known"
 def read_mixed(reading: Reading, events: MixedEvents, visits: pl.DataFrame) -> tuple[Values, Codes]:
     """The values and the codes of one table; each row is in the ledger of one of them."""
     files, visit = _placed(reading, events, visits)
-    rows = _rows(files, events, visit, (visits, reading.left_out))
+    rows = _rows(files, events, visit, (visits, reading.ids_left_out))
     try:
         counts = rows.group_by("code", NUMBER, KNOWN, FATE).agg(pl.len().alias("rows"))
         counted = counts.collect(engine="streaming")
@@ -70,18 +70,8 @@ def _placed(reading: Reading, events: MixedEvents, visits: pl.DataFrame) -> tupl
         check_columns(files, [events.visit, *events.lab, events.value])
         return files, events.visit
     how = Attaching(events.visit, events.subject, [*events.lab, events.value], events.when)
-    left_out = _left_out(reading) if events.visit is None else None
+    left_out = reading.left_out if events.visit is None else None
     return attach(files, how, visits, reading.window, reading.scratch, left_out), VISIT
-
-
-def _left_out(reading: Reading) -> pl.DataFrame | None:
-    """The visits that the task leaves out: to place events in them wants more than their ids."""
-    if reading.left_out is None or not len(reading.left_out):
-        return None
-    ids = pl.Series(reading.left_out, dtype=pl.Int64)
-    return reading.source.read_stays(reading).visits.filter(
-        pl.col(schema.VISIT_ID).is_in(ids.implode())
-    )
 
 
 def _rows(

@@ -27,7 +27,7 @@ from equipoise.sources.declaration import (
     as_whole,
 )
 from equipoise.sources.files import find_table, has_table
-from equipoise.sources.placing import Placing, placing_of
+from equipoise.sources.placing import Placing, Words, placing_of
 from equipoise.tasks import GroupSettings, Window
 
 SEPARATOR: Final = "\x1f"
@@ -41,8 +41,8 @@ class Reading:
 
     by_time: values without a visit id go to the visit of their subject that encloses their time.
     strict: whoever reads refuses bad data (see `strict`).
-    streams: tables that come as Arrow streams instead of files. left_out: ids of visits that the
-    task leaves out.
+    streams: tables that come as Arrow streams instead of files. left_out: visits that the task
+    leaves out (`Stays.visits`). words: what tables call visits and subjects.
     """
 
     source: Source
@@ -56,7 +56,8 @@ class Reading:
     halt: Event = field(default_factory=Event)
     strict: bool = False
     streams: Mapping[str, Any] = field(default_factory=dict)
-    left_out: npt.NDArray[np.int64] | None = None
+    left_out: pl.DataFrame | None = None
+    words: Words = field(default_factory=Words)
 
     def files(self, table: str) -> list[Path]:
         """The files of a table; raises `DataError` if there are none."""
@@ -85,15 +86,20 @@ class Reading:
         """What the core takes for a table: its files, or its name and stream."""
         return (table, self.streams[table]) if table in self.streams else self.files(table)
 
+    @property
+    def ids_left_out(self) -> npt.NDArray[np.int64] | None:
+        """The ids of `left_out`."""
+        return None if self.left_out is None else self.left_out[schema.VISIT_ID].to_numpy()
+
     def how(
         self, events: CodeEvents | ValueEvents, visits: pl.DataFrame
-    ) -> tuple[list[str], Placing | None]:
+    ) -> tuple[list[str | None], Placing | None]:
         """The columns of a table, in the core's order, and how its events find their visits."""
+        subject = events.subject if self.by_time or events.visit is None else None
+        placing = placing_of(visits, self.left_out, self.window, events.when, subject, self.words)
         if isinstance(events, CodeEvents):
             named = [events.code, *([events.system] if events.system else [])]
-            return [events.visit, *named], placing_of(visits, self.window, events.when)
-        subject = events.subject if self.by_time else None
-        placing = placing_of(visits, self.window, events.when, subject)
+            return [events.visit, *named], placing
         return [events.visit, *events.lab, events.value], placing
 
     def codes(self, events: CodeEvents, visits: pl.DataFrame) -> Codes:
@@ -104,7 +110,7 @@ class Reading:
             where,
             columns,
             visits[schema.VISIT_ID].to_numpy(),
-            left_out=self.left_out,
+            left_out=self.ids_left_out,
             placing=placing,
             threads=self.threads,
             progress=self.tell(events.table),
@@ -151,7 +157,7 @@ class Reading:
         self,
         table: str,
         events: Events,
-        columns: Sequence[str],
+        columns: Sequence[str | None],
         visits: npt.NDArray[np.int64],
         known: npt.NDArray[np.int64] | None = None,
         placing: Placing | None = None,
@@ -162,7 +168,7 @@ class Reading:
             columns,
             visits,
             known=known,
-            left_out=self.left_out,
+            left_out=self.ids_left_out,
             placing=placing,
             threads=self.threads,
             progress=self.tell(table),

@@ -37,7 +37,7 @@ from equipoise.reading import Reading, read_side_by_side
 from equipoise.sources.declaration import Source, Stays, odd_splits, odd_systems
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
-from equipoise.sources.placing import known_in_time
+from equipoise.sources.placing import known_in_time, words_of
 from equipoise.strict import refuse
 from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_named, window_of
 from equipoise.vocabulary import Vocabulary, VocabularySettings
@@ -287,7 +287,7 @@ def read_source(
     until: a window such as `admission+24h` (see `tasks.window_of`): later events of a visit are
     left out and counted, as are those without a time; a code without a time of its own counts as
     known when its visit ends.
-    attach_by_time: values without a visit id go to the visit of their subject that encloses their
+    attach_by_time: events without a visit id go to the visit of their subject that encloses their
     time (by default they are dropped and counted).
     age_cuts, race_table: see `tasks.GroupSettings`.
     strict: raise `DataError` for rows and oddities that speak of bad data (see `strict`).
@@ -297,8 +297,8 @@ def read_source(
     """
     groups = GroupSettings(tuple(age_cuts), Path(race_table) if race_table else None)
     chosen = GIVEN if labels else task_named(task, source.tasks)
-    if attach_by_time and not any(events.subject for events in source.values):
-        raise UsageError(f"attach by time: {source.name} has no values to which that applies")
+    if attach_by_time and not any(events.subject for events in source.events):
+        raise UsageError(f"attach by time: {source.name} has no events to which that applies")
     check_root(Path(root), source.folders, source.tables)
     with TemporaryDirectory(prefix="equipoise-") as scratch:
         reading = Reading(
@@ -342,8 +342,9 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
         refuse(reading, visits, stays.ledger, {**stays.oddities, **more})
     labelled, fates = label_visits(task, visits, source.name)
     judged = visits if fates else visits.clear()
-    left_out = judged.join(labelled, on=schema.VISIT_ID, how="anti")[schema.VISIT_ID]
-    visits, reading = labelled, replace(reading, left_out=left_out.to_numpy())
+    left_out = judged.join(labelled, on=schema.VISIT_ID, how="anti")
+    reading = replace(reading, left_out=left_out, words=words_of(stays.visits))
+    visits = labelled
     subjects, visit_offsets = _subjects(stays, visits)
     if reading.window is not None:
         stays = known_in_time(stays, visits, reading.window)
@@ -356,7 +357,7 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
         labs, rest = read_mixed(reading, source.mixed(reading), visits)
         values.append(labs)
         codes.append(rest)
-    cells = count_cells(stays.cells, left_out)
+    cells = count_cells(stays.cells, left_out[schema.VISIT_ID])
     coded, measured = join_codes(codes, len(visits)), join_values(values, len(visits))
     more = {**more, **odd_systems(source, coded.table, coded.codes)}
     if reading.strict:

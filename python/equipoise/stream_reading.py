@@ -33,6 +33,7 @@ def read_events(
     values: ArrowStream | None = None,
     columns: EventColumns | None = None,
     until: str | None = None,
+    attach_by_time: bool = False,
     strict: bool = False,
     threads: int | None = None,
 ) -> VisitRecords:
@@ -43,8 +44,8 @@ def read_events(
     codes, values: events in any order, each with the id of its visit; read once, batch by batch,
     in bounded memory, with the same result as from a Parquet file of the same rows.
     columns: what the columns are called (see `EventColumns`).
-    until, strict: as for `read_source`; a window wants `columns.time`, or counts events as known
-    when their visit ends.
+    until, attach_by_time, strict: as for `read_source`; a window wants `columns.time`, or counts
+    events as known when their visit ends.
 
     Raises `DataError` for columns or cells that are not as they should be, naming the stream by the
     argument; `UsageError` for what is no Arrow stream, and where there is no stream of events.
@@ -57,18 +58,21 @@ def read_events(
         check_stream(name, stream)
         streams[name] = _with_types(stream)
     columns = columns or EventColumns()
+    if attach_by_time and columns.time is None:
+        raise UsageError("attach by time: wants columns.time, when events happened")
     reading = Reading(
-        source=streams_source(visits, subjects, columns, tuple(streams)),
+        source=streams_source(visits, subjects, columns, tuple(streams), by_time=attach_by_time),
         root=Path(),
         threads=threads or os.cpu_count() or 1,
         progress=schema.no_progress,
         groups=GroupSettings(),
         window=window_of(until) if until else None,
         scratch=Path(),
+        by_time=attach_by_time,
         strict=strict,
         streams=streams,
     )
-    asked = {"until": until, "strict": strict}
+    asked = {"until": until, "attach_by_time": attach_by_time, "strict": strict}
     return replace(read_records(reading, TASK), config=config_of(reading.source, TASK, asked))
 
 

@@ -117,8 +117,7 @@ def _check_times(reading: Reading, ledger: pl.DataFrame) -> None:
     are gone by then.
     """
     untimed = ledger.filter((pl.col("outcome") == NO_TIME) & (pl.col("rows") > 0))["table"]
-    tables: list[CodeEvents | ValueEvents] = [*reading.source.codes, *reading.source.values]
-    for events in tables:
+    for events in reading.source.events:
         if not events.when or events.table not in untimed or events.table in reading.streams:
             continue
         kind = "float" if events.when.unit == "minutes" else "time"
@@ -147,8 +146,7 @@ def _first_row(reading: Reading, visits: pl.DataFrame, odd: Oddity) -> DataError
     if odd.place is not None:
         table, row = reading.where(odd.table, odd.place)
         return DataError(table=table, row=row)
-    tables: list[CodeEvents | ValueEvents] = [*reading.source.codes, *reading.source.values]
-    for events in tables:
+    for events in reading.source.events:
         if events.table == odd.table:
             return _first_event(reading, visits, events, odd.reason)
     return DataError()
@@ -166,7 +164,7 @@ def _first_event(
             ids,
             reason,
             values=isinstance(events, ValueEvents),
-            left_out=reading.left_out,
+            left_out=reading.ids_left_out,
             placing=placing,
             threads=reading.threads,
         )

@@ -17,6 +17,10 @@ from equipoise.tasks import GroupSettings, Task
 
 DIAGNOSIS: Final = "diagnosis"
 LAB: Final = "lab"
+#: Of `Stays.visits`, where ids are numbers of ours: what tables call the subject and the visit, or
+#: null.
+SUBJECT_WORD: Final = "subject as written"
+VISIT_WORD: Final = "visit as written"
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
 _TIME: Final = (
@@ -72,7 +76,7 @@ class When:
 
 @dataclass(frozen=True)
 class CodeEvents:
-    """A table of coded events.
+    """A table of coded events. `visit` and `subject`: see `ValueEvents`.
 
     `system` is the column that says which code system a code belongs to, and `systems` the name of
     each of its values (`10.0` is `10`); without them all codes belong to `only_system`, or one
@@ -83,12 +87,13 @@ class CodeEvents:
 
     table: str
     kind: str
-    visit: str
+    visit: str | None
     code: str
     system: str | None = None
     systems: Mapping[str, str] = field(default_factory=dict)
     only_system: str | None = None
     split: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    subject: str | None = None
     dictionary: Dictionary | None = None
     when: When | None = None
 
@@ -97,11 +102,12 @@ class CodeEvents:
 class ValueEvents:
     """A table of numeric events. `integer_labs`: the one column of `lab` holds whole numbers.
 
-    `subject`: the column of subjects, where events may be placed by their time.
+    `subject`: the column of subjects, where events may be placed by their time; without a column
+    `visit` all are.
     """
 
     table: str
-    visit: str
+    visit: str | None
     lab: tuple[str, ...]
     value: str
     integer_labs: bool = False
@@ -136,7 +142,8 @@ class Stays:
     """What a source's small tables say.
 
     visits: subject_id, visit_id (Int64), start, end (Datetime, null where a source has no dates),
-    and whatever tasks need; in the order of subjects, then of time.
+    and whatever tasks need; in the order of subjects, then of time. `SUBJECT_WORD` and `VISIT_WORD`
+    where the tables' ids are no whole numbers.
     subjects: subject_id, one String column per group, and `schema.SPLIT` (String) and
     `schema.PERSON_ID` (Int64) where the source has them.
     ledger: `schema.LEDGER` for the tables read, and where known the first `place` of each outcome;
@@ -178,6 +185,11 @@ class Source:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def events(self) -> list[CodeEvents | ValueEvents]:
+        """Every table of codes, then of values."""
+        return [*self.codes, *self.values]
+
+    @property
     def ledgers(self) -> dict[str, list[str]]:
         """Which tables of the ledger count diagnoses alone, and which labs."""
         diagnoses = [events.table for events in self.codes if events.kind == DIAGNOSIS]
@@ -189,9 +201,8 @@ class Source:
     @property
     def tables(self) -> list[str]:
         """Every table that is read, each once."""
-        events: list[CodeEvents | ValueEvents] = [*self.codes, *self.values]
-        dictionaries = [event.dictionary.table for event in events if event.dictionary]
-        names = [*self.stay_tables, *(event.table for event in events), *dictionaries]
+        dictionaries = [event.dictionary.table for event in self.events if event.dictionary]
+        names = [*self.stay_tables, *(event.table for event in self.events), *dictionaries]
         return list(dict.fromkeys(names))
 
 
@@ -246,6 +257,14 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
     """Texts as the core reads ids: `101`, and `101.0` as pandas writes it; any other is null."""
     digits = texts.str.strip_chars().str.extract(r"^(-?[0-9]+)(?:\.0*)?$")
     return digits.cast(pl.Int64, strict=False)
+
+
+def numbered(texts: pl.Series) -> tuple[pl.Series, bool]:
+    """Ids as whole numbers, and whether they are ours: places in the sorted list of all texts."""
+    numbers = whole_numbers(texts)
+    if numbers.null_count() == texts.null_count():
+        return numbers, False
+    return texts.rank("dense").cast(pl.Int64) - 1, True
 
 
 def times_of(texts: pl.Series) -> pl.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,15 +10,13 @@ import polars as pl
 
 from equipoise import _core, schema
 from equipoise.errors import DataError
-from equipoise.sources.declaration import times_of, whole_numbers
+from equipoise.sources.declaration import SUBJECT_WORD, VISIT_WORD, times_of, whole_numbers
 from equipoise.tasks import PREDICTION_TIME, Task
 
 VALUE: Final = "boolean_value"
 GIVEN: Final = Task(
     "labels", "a given label", (VALUE,), lambda visits: visits[VALUE], record="last_known"
 )
-#: Of visits, where subject_id is a number of ours: what the table calls the subject, or null.
-AS_WRITTEN: Final = "subject as written"
 _BOOLEANS: Final = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _NOTHING: Final = ("", "nan")
 _PLACES: Final = {schema.VISIT_ID, PREDICTION_TIME}
@@ -32,18 +30,20 @@ def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
 
     By `visit_id` where the table has it, else by `prediction_time`: the visit of that subject whose
     start and end enclose it, of several the one that began last. Visits that the table does not
-    name have no label. Subjects are named as the source names them. Raises `DataError`.
+    name have no label. Subjects and visits are named as the source names them. Raises `DataError`.
     """
-    own = AS_WRITTEN in visits.columns
-    table = _read(path, subject=_words if own else _whole)
+    words = {schema.SUBJECT_ID: SUBJECT_WORD, schema.VISIT_ID: VISIT_WORD}
+    words = {id_: word for id_, word in words.items() if word in visits.columns}
+    table = _read(path, worded=list(words))
     owner = visits.select(
-        schema.VISIT_ID,
+        pl.col(schema.VISIT_ID).alias("number"),
         "start",
         "end",
-        owner=AS_WRITTEN if own else pl.col(schema.SUBJECT_ID).cast(pl.String),
+        pl.col(words.get(schema.VISIT_ID, schema.VISIT_ID)).cast(pl.String).alias(schema.VISIT_ID),
+        owner=pl.col(words.get(schema.SUBJECT_ID, schema.SUBJECT_ID)).cast(pl.String),
     )
     labels = table if schema.VISIT_ID in table.columns else _enclosing(table, owner)
-    owner = owner.select(schema.VISIT_ID, "owner")
+    owner = owner.select(schema.VISIT_ID, "number", "owner")
     known = labels.join(owner, on=schema.VISIT_ID, maintain_order="left")
     _check(path, known)
     if not known[VALUE].count():
@@ -52,10 +52,9 @@ def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
             want="true or false for some visit in the records",
             got=f"{len(table)} rows, {len(known)} of them for such a visit",
         )
-    wanted = [name for name in (schema.VISIT_ID, VALUE, PREDICTION_TIME) if name in known.columns]
-    joined = visits.join(
-        known.select(wanted), on=schema.VISIT_ID, how="left", maintain_order="left"
-    )
+    wanted = [name for name in (VALUE, PREDICTION_TIME) if name in known.columns]
+    given = known.select(pl.col("number").alias(schema.VISIT_ID), *wanted)
+    joined = visits.join(given, on=schema.VISIT_ID, how="left", maintain_order="left")
     return joined, {"labels of no visit in the records": len(table) - len(known)}
 
 
@@ -77,16 +76,21 @@ def _check(path: Path, known: pl.DataFrame) -> None:
         )
 
 
-def _read(path: Path, subject: Parse) -> pl.DataFrame:
-    """Each row's place, subject_id (as text), boolean_value, and how its visit is found."""
+def _read(path: Path, worded: Sequence[str]) -> pl.DataFrame:
+    """Each row's place, boolean_value, subject_id, and visit_id or a time.
+
+    Ids are texts; those that are not `worded` have to be whole numbers.
+    """
     if not path.is_file():
         raise DataError(table=str(path), want="a CSV or Parquet file of labels", got="no such file")
     table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
-    ways: dict[str, Parse] = {schema.VISIT_ID: _whole, PREDICTION_TIME: _times}
+    ids = (schema.SUBJECT_ID, schema.VISIT_ID)
+    ways: dict[str, Parse] = {id_: _words if id_ in worded else _whole for id_ in ids}
+    ways |= {PREDICTION_TIME: _times, VALUE: _booleans}
     ways = {name: way for name, way in ways.items() if name in table.columns}
-    ways |= {schema.SUBJECT_ID: subject, VALUE: _booleans}
     parsed = pl.DataFrame([way(path, table[name]) for name, way in ways.items()])
-    return parsed.cast({schema.SUBJECT_ID: pl.String}).with_row_index("place")
+    texts = [pl.col(id_).cast(pl.String) for id_ in ids if id_ in ways]
+    return parsed.with_columns(texts).with_row_index("place")
 
 
 def _parquet(path: Path) -> pl.DataFrame:
@@ -148,7 +152,7 @@ def _whole(path: Path, column: pl.Series) -> pl.Series:
 
 
 def _words(path: Path, column: pl.Series) -> pl.Series:
-    want = "a subject"
+    want = "an id"
     words = _texts(path, column, want)
     _refuse(path, column, words.is_null() | (words == ""), want)
     return words

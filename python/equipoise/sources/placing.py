@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, TypedDict
+from datetime import timedelta
+from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import UsageError
-from equipoise.sources.declaration import Stays, When
+from equipoise.sources.declaration import SUBJECT_WORD, VISIT_WORD, Stays, When
 from equipoise.tasks import Window
 
 Moments = npt.NDArray[np.int64]
@@ -31,31 +32,61 @@ class Placing(TypedDict):
     """The argument `placing` of the core's readers; moments in microseconds.
 
     time: the column of times and its clock. stays: the column of subjects, and each visit's
-    subject, start and end, for events without a visit id. window: each visit's last moment that
-    counts, and the moment of its events where the table has no times.
+    subject, start and end, also of those that are left out, for events without a visit id. window:
+    each visit's last moment that counts, and the moment of its events where the table has no times.
+    words: what tables call visits and subjects, and the numbers of those (word, number).
     """
 
     time: tuple[str, str] | None
     stays: tuple[str, Moments, Moments, Moments] | None
     window: tuple[Moments, Moments] | None
+    words: Words
+
+
+class Words(NamedTuple):
+    """Ids that are words (word, number); None where they are whole numbers."""
+
+    visits: pl.DataFrame | None = None
+    subjects: pl.DataFrame | None = None
+
+
+def words_of(visits: pl.DataFrame) -> Words:
+    """What tables call all visits that a source knows, and their subjects."""
+    columns = ((VISIT_WORD, schema.VISIT_ID), (SUBJECT_WORD, schema.SUBJECT_ID))
+    return Words(
+        *(
+            visits.select(word=word, number=number).drop_nulls().unique(maintain_order=True)
+            if word in visits.columns
+            else None
+            for word, number in columns
+        )
+    )
 
 
 def placing_of(
-    visits: pl.DataFrame, window: Window | None, when: When | None, subject: str | None = None
+    visits: pl.DataFrame,
+    left_out: pl.DataFrame | None,
+    window: Window | None,
+    when: When | None,
+    subject: str | None = None,
+    words: Words | None = None,
 ) -> Placing | None:
-    """How events are placed; None: by their visit id alone.
+    """How events are placed; None: by their visit id, a whole number, alone.
 
-    `subject` is the column of subjects if events without a visit id are placed by their time.
+    `subject` is the column of subjects if events without a visit id are placed by their time; then
+    those in visits that are `left_out` are told, too.
     Raises `UsageError` for a window or a placing that needs what is not known.
     """
-    if window is None and subject is None:
+    words = words or Words()
+    if window is None and subject is None and words.visits is words.subjects is None:
         return None
     if subject is not None and (when is None or when.unit != "time"):
         raise UsageError("attach by time: the source does not say at what time events happened")
     return {
         "time": (when.column, when.unit) if when else None,
-        "stays": _stays(visits, subject) if subject else None,
+        "stays": _stays(visits, left_out, subject) if subject else None,
         "window": _window(visits, window, when) if window else None,
+        "words": words,
     }
 
 
@@ -83,11 +114,18 @@ def known_in_time(stays: Stays, visits: pl.DataFrame, window: Window) -> Stays:
     return replace(stays, codes=kept(stays.codes), values=kept(stays.values), cells=cells)
 
 
-def _stays(visits: pl.DataFrame, subject: str) -> tuple[str, Moments, Moments, Moments]:
-    if visits["end"].null_count() == len(visits):
+def _stays(
+    visits: pl.DataFrame, left_out: pl.DataFrame | None, subject: str
+) -> tuple[str, Moments, Moments, Moments]:
+    columns = [schema.SUBJECT_ID, "start", "end"]
+    parts = [visits] if left_out is None else [visits, left_out]
+    ids, starts, ends = pl.concat([part.select(columns) for part in parts])
+    if ends.null_count() == len(ends):
         raise UsageError("attach by time: the source does not say when visits end")
-    ids = visits[schema.SUBJECT_ID].to_numpy()
-    return subject, ids, _moments(visits["start"]), _moments(visits["end"])
+    if (ends == ends.dt.truncate("1d")).all():
+        # Dates alone: of their last day visits may have the whole.
+        ends = ends + timedelta(days=1, microseconds=-1)
+    return subject, ids.to_numpy(), _moments(starts), _moments(ends)
 
 
 def _window(visits: pl.DataFrame, window: Window, when: When | None) -> tuple[Moments, Moments]:

@@ -16,7 +16,7 @@ RECORDS: Final = ("whole", "first_event", "last_known")
 #: What cannot be a group: other columns of subjects, and of their visits.
 RESERVED: Final = (*schema.SUBJECTS, schema.PERSON_ID, schema.VISIT_ID)
 #: Keys of codes and values that say how a table of events is read, and how the visits' own cells.
-OF_TABLES: Final = ("visit", "code", "value", "unit", "time")
+OF_TABLES: Final = ("visit", "subject", "code", "value", "unit", "time")
 OF_CELLS: Final = ("null", "name")
 GROUP_KINDS: Final = ("value", "race", "age")
 NAMES: Final = ("value", "column=value")
@@ -64,7 +64,10 @@ class GroupSpec:
 
 @dataclass(frozen=True)
 class EventsSpec:
-    """Codes or values: `columns` of the visits' table, or a `table` of events with its columns."""
+    """Codes or values: `columns` of the visits' table, or a `table` of events with its columns.
+
+    Events belong to the visit that they name, or to that of `subject` that encloses `time`.
+    """
 
     kind: str
     system: str | None
@@ -73,6 +76,7 @@ class EventsSpec:
     null: tuple[str, ...]
     table: str | None
     visit: str | None
+    subject: str | None
     code: str | None
     value: str | None
     unit: str | None
@@ -182,8 +186,27 @@ def read_spec(path: Path | str) -> Spec:
         raise root.wrong("tasks", "at least one task: [tasks.NAME]", "none")
     if not spec.codes and not spec.values:
         raise root.wrong("codes", "at least one of [[codes]] and [[values]]", "none")
+    _check_placing(root, spec)
     _check_once(root, "values", [column for part in spec.values for column in part.columns])
     return spec
+
+
+def _check_table(part: _Section, spec: EventsSpec, *, is_code: bool) -> None:
+    for key in ("code",) if is_code else ("code", "value"):
+        part.needed(key)
+    if not (spec.visit or spec.subject):
+        raise part.wrong("visit", "the column of visits, or subject and time", "neither")
+    if spec.subject and not spec.time:
+        raise part.wrong("time", "when events happened, for they are placed by it", "nothing")
+
+
+def _check_placing(root: _Section, spec: Spec) -> None:
+    """Raise `DataError` unless visits say what tables of events are placed by."""
+    by_time = any(part.subject for part in (*spec.codes, *spec.values))
+    for key in ("subject", "start", "end"):
+        if by_time and getattr(spec.visits, key) is None:
+            want = "this key, for events are placed by subject and time"
+            raise root.wrong(f"visits.{key}", want, "nothing")
 
 
 def _check_once(part: _Section, key: str, columns: Sequence[str]) -> None:
@@ -255,6 +278,7 @@ def _events(part: _Section, *, is_code: bool) -> EventsSpec:
         null=part.texts("null", []),
         table=part.text("table"),
         visit=part.text("visit"),
+        subject=part.text("subject"),
         code=part.text("code"),
         value=part.text("value"),
         unit=part.text("unit"),
@@ -262,10 +286,8 @@ def _events(part: _Section, *, is_code: bool) -> EventsSpec:
     )
     part.done()
     _check_once(part, "columns", spec.columns)
-    needed = ("visit", "code") if is_code else ("visit", "code", "value")
     if spec.table:
-        for key in needed:
-            part.needed(key)
+        _check_table(part, spec, is_code=is_code)
     if bool(spec.table) == bool(spec.columns):
         want = "either columns of the visits' table or a table of events"
         raise part.wrong("columns", want, "both" if spec.table else "neither")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
+import numpy as np
 import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError, UsageError
 from equipoise.sources.declaration import (
+    SUBJECT_WORD,
+    VISIT_WORD,
     CodeEvents,
     Reader,
     Source,
@@ -18,6 +22,7 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    numbered,
     plain_fields,
 )
 from equipoise.tasks import Task
@@ -26,6 +31,7 @@ CODES: Final = "codes"
 VALUES: Final = "values"
 #: The label that the frame of visits brings.
 GIVEN: Final = "given label"
+_TEXTS: Final = (pl.String, pl.Categorical, pl.Enum)
 TASK: Final = Task("given", "the given label", (GIVEN,), lambda visits: visits[GIVEN])
 
 
@@ -42,7 +48,8 @@ class EventColumns:
     Of visits: subject, visit, label (Boolean or 0 and 1; null is unknown), start and end where
     they are known. Of subjects: subject; every other column is a group, but for `split` and
     `person_id`. Of codes: visit, code, system (such as ICD10), time. Of values: visit, lab, unit
-    (the same lab in two units is two labs), value, time. kind: what the codes are.
+    (the same lab in two units is two labs), value, time; and subject, if events are placed by their
+    time. kind: what the codes are. Subjects and visits are whole numbers or words.
     """
 
     subject: str = schema.SUBJECT_ID
@@ -73,14 +80,26 @@ def streams_source(
     subjects: ArrowStream | None,
     columns: EventColumns,
     streams: tuple[str, ...],
+    *,
+    by_time: bool = False,
 ) -> Source:
-    """The source of these frames, and of `streams`: some of `CODES` and `VALUES`."""
+    """The source of these frames, and of `streams`: some of `CODES` and `VALUES`.
+
+    by_time: events have a subject and a time, by which they may be placed.
+    """
+    subject = columns.subject if by_time else None
     when = When(columns.time) if columns.time else None
     lab = (columns.lab, *([columns.unit] if columns.unit else []))
     code = CodeEvents(
-        CODES, columns.kind, columns.visit, columns.code, system=columns.system, when=when
+        CODES,
+        columns.kind,
+        columns.visit,
+        columns.code,
+        system=columns.system,
+        subject=subject,
+        when=when,
     )
-    value = ValueEvents(VALUES, columns.visit, lab, columns.value, when=when)
+    value = ValueEvents(VALUES, columns.visit, lab, columns.value, subject=subject, when=when)
     return Source(
         name="streams",
         folders=(),
@@ -96,8 +115,12 @@ def streams_source(
 def _read_stays(
     visits: ArrowStream, subjects: ArrowStream | None, columns: EventColumns, _: Reader
 ) -> Stays:
-    rows = _visits(visits, columns)
-    people = None if subjects is None else _subjects(subjects, columns.subject)
+    frame = _frame("visits", visits, (columns.subject, columns.visit, columns.label))
+    tables = {"visits": frame}
+    if subjects is not None:
+        tables["subjects"] = _frame("subjects", subjects, (columns.subject,))
+    rows = _visits(tables, columns)
+    people = None if subjects is None else _subjects(tables, columns.subject)
     rows = rows.with_columns(_fate_of_visit(rows, people).alias("outcome"))
     # Without dates, visits come in the order of the frame.
     used = rows.filter(pl.col("outcome") == schema.USED)
@@ -111,6 +134,7 @@ def _read_stays(
         ledgers.append(count_outcomes("subjects", fates))
         people = people.filter(fates["outcome"] == schema.USED)
     names = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", GIVEN]
+    names += [word for word in (SUBJECT_WORD, VISIT_WORD) if word in used.columns]
     return Stays(used.select(names), people, pl.concat(ledgers), {})
 
 
@@ -148,13 +172,17 @@ def _fate_of_subject(visits: pl.DataFrame) -> pl.Expr:
     )
 
 
-def _visits(stream: ArrowStream, columns: EventColumns) -> pl.DataFrame:
-    frame = _frame("visits", stream, (columns.subject, columns.visit, columns.label))
-    found = [
-        _cast("visits", frame, columns.subject, pl.Int64, "whole numbers", schema.SUBJECT_ID),
-        _cast("visits", frame, columns.visit, pl.Int64, "whole numbers", schema.VISIT_ID),
-        _labels(frame, columns.label),
-    ]
+def _visits(tables: Mapping[str, pl.DataFrame], columns: EventColumns) -> pl.DataFrame:
+    frame = tables["visits"]
+    found = [_labels(frame, columns.label)]
+    for part, column, id_, word in (
+        (tables, columns.subject, schema.SUBJECT_ID, SUBJECT_WORD),
+        ({"visits": frame}, columns.visit, schema.VISIT_ID, VISIT_WORD),
+    ):
+        numbers, ours = _ids(part, column)
+        found.append(numbers["visits"].alias(id_))
+        if ours:
+            found.append(_words("visits", frame, column).alias(word))
     for name, given in (("start", columns.start), ("end", columns.end)):
         if given in frame.columns:
             found.append(_cast("visits", frame, given, pl.Datetime("us"), "times", name))
@@ -163,6 +191,24 @@ def _visits(stream: ArrowStream, columns: EventColumns) -> pl.DataFrame:
                 pl.repeat(None, len(frame), dtype=pl.Datetime("us"), eager=True).alias(name)
             )
     return pl.DataFrame(found)
+
+
+def _ids(tables: Mapping[str, pl.DataFrame], name: str) -> tuple[dict[str, pl.Series], bool]:
+    """A column of ids in each table as whole numbers, and whether those are ours."""
+    if not any(frame[name].dtype in _TEXTS for frame in tables.values()):
+        want = "whole numbers"
+        cast = {t: _cast(t, frame, name, pl.Int64, want, name) for t, frame in tables.items()}
+        return cast, False
+    words = [_words(table, frame, name) for table, frame in tables.items()]
+    numbers, ours = numbered(pl.concat(words))
+    starts = np.cumsum([0, *map(len, words)])
+    parts = zip(tables, starts, words, strict=False)
+    return {table: numbers.slice(start, len(part)) for table, start, part in parts}, ours
+
+
+def _words(table: str, frame: pl.DataFrame, name: str) -> pl.Series:
+    texts = _cast(table, frame, name, pl.String, "text or whole numbers", name).str.strip_chars()
+    return texts.set(texts == "", None)
 
 
 def _labels(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -181,10 +227,10 @@ def _labels(frame: pl.DataFrame, name: str) -> pl.Series:
     return (numbers == 1).alias(GIVEN)
 
 
-def _subjects(stream: ArrowStream, subject: str) -> pl.DataFrame:
+def _subjects(tables: Mapping[str, pl.DataFrame], subject: str) -> pl.DataFrame:
     """subject_id, each group as text (null is Unknown), and split and person_id as they are."""
-    frame = _frame("subjects", stream, (subject,))
-    ids = _cast("subjects", frame, subject, pl.Int64, "whole numbers", schema.SUBJECT_ID)
+    frame = tables["subjects"]
+    ids = _ids(tables, subject)[0]["subjects"].alias(schema.SUBJECT_ID)
     taken = (schema.SUBJECT_ID, schema.LABEL, schema.SYNTHETIC)
     groups = [name for name in frame.columns if name != subject]
     for name in groups:

@@ -1,7 +1,7 @@
 """Anyone's own tables, as a spec says (`sources.spec`): one of visits, and tables of events.
 
-Visit ids are whole numbers where tables of events name them. Cells of the visits' own table that
-become codes or values are counted in the ledger one by one.
+Ids that are no whole numbers get numbers: their places in the sorted list of all. Cells of the
+visits' own table that become codes or values are counted in the ledger one by one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from equipoise.errors import DataError
 from equipoise.sources.declaration import (
     DIAGNOSIS,
     LAB,
+    SUBJECT_WORD,
+    VISIT_WORD,
     CodeEvents,
     ColumnKind,
     Reader,
@@ -25,10 +27,10 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    numbered,
     times_of,
     whole_numbers,
 )
-from equipoise.sources.labels import AS_WRITTEN
 from equipoise.sources.spec import EventsSpec, GroupSpec, Spec, TaskSpec, read_spec
 from equipoise.tasks import OTHER_RACE, GroupSettings, Task
 
@@ -80,15 +82,18 @@ def _code_events(spec: EventsSpec) -> CodeEvents:
         code = _icd(pl.col("code"), spec.system)
         return codes.select("raw", pl.lit(system).alias("system"), code.alias("code"))
 
-    when = When(spec.time) if spec.time else None
-    visit, code = str(spec.visit), str(spec.code)
-    return CodeEvents(str(spec.table), spec.kind, visit, code, split=split, when=when)
+    table, visit, code, subject = str(spec.table), spec.visit, str(spec.code), spec.subject
+    return CodeEvents(table, spec.kind, visit, code, split=split, subject=subject, when=_when(spec))
 
 
 def _value_events(spec: EventsSpec) -> ValueEvents:
     lab = (str(spec.code), *([spec.unit] if spec.unit else []))
-    when = When(spec.time) if spec.time else None
-    return ValueEvents(str(spec.table), str(spec.visit), lab, str(spec.value), when=when)
+    table, visit, value, subject = str(spec.table), spec.visit, str(spec.value), spec.subject
+    return ValueEvents(table, visit, lab, value, subject=subject, when=_when(spec))
+
+
+def _when(spec: EventsSpec) -> When | None:
+    return When(spec.time) if spec.time else None
 
 
 def _icd(code: pl.Expr, system: str | None) -> pl.Expr:
@@ -136,7 +141,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     cells += [_fates(f"{table} (values)", rows, _FATE_OF_VALUE) for _, rows in values]
     keep = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died"]
     keep += ["dod"] if spec.visits.death else []
-    keep += [AS_WRITTEN] if AS_WRITTEN in visits.columns else []
+    keep += [word for word in (SUBJECT_WORD, VISIT_WORD) if word in visits.columns]
     return Stays(
         visits=visits.select(*keep, *(_label(task) for task in spec.tasks)),
         subjects=subjects,
@@ -169,15 +174,11 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
         pl.when(~pl.col(name).is_in(visits.null)).then(pl.col(name)).alias(name)
         for name in texts_of.columns
     )
-    number = pl.int_range(1, len(rows) + 1, dtype=pl.Int64)
-    written = rows[_own(visits.subject)] if visits.subject else None
-    subject = number if written is None else _number(written)
-    visit = _visit_ids(spec, read, rows[_own(visits.visit)]) if visits.visit else number
-    ids = [subject.alias(schema.SUBJECT_ID), visit.alias(schema.VISIT_ID)]
-    if written is None or whole_numbers(written).null_count() > written.null_count():
-        # The ids are ours, then: a table of labels cannot know them.
-        nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
-        ids.append((nothing if written is None else written).alias(AS_WRITTEN))
+    ids = _ids(rows, visits.subject, schema.SUBJECT_ID, SUBJECT_WORD)
+    if visits.subject is None:
+        # A table of labels cannot know our numbers.
+        ids.append(pl.lit(None, pl.String).alias(SUBJECT_WORD))
+    ids += _ids(rows, visits.visit, schema.VISIT_ID, VISIT_WORD)
     named = rows.with_columns(*ids, *_times(spec, read, texts_of))
     order = _order(spec, read, rows[_own(visits.order)]) if visits.order else named["start"]
     return named.with_columns(order.alias("order"))
@@ -211,13 +212,13 @@ def _worded_times(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
     return times
 
 
-def _visit_ids(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
-    """Raises `DataError` for ids that are no numbers if tables of events name visits by them."""
-    odd = (whole_numbers(text).is_null() & text.is_not_null()).arg_true()
-    if len(odd) and any(part.table for part in (*spec.codes, *spec.values)):
-        want = "a whole number, for tables of events name visits by it"
-        raise _wrong(spec, read, text, odd[0], want)
-    return _number(text)
+def _ids(rows: pl.DataFrame, column: str | None, id_: str, word: str) -> list[pl.Series | pl.Expr]:
+    """Ids of `column` as numbers (`id_`), and as `word` where those are ours; else the row's."""
+    if column is None:
+        return [pl.int_range(1, len(rows) + 1, dtype=pl.Int64).alias(id_)]
+    written = rows[_own(column)]
+    numbers, ours = numbered(written)
+    return [numbers.alias(id_), *([written.alias(word)] if ours else [])]
 
 
 def _wrong(spec: Spec, read: Reader, text: pl.Series, row: int, want: str) -> DataError:
@@ -225,14 +226,6 @@ def _wrong(spec: Spec, read: Reader, text: pl.Series, row: int, want: str) -> Da
     table, number = read.where(spec.visits.table, row)
     column = text.name.removeprefix(OWN)
     return DataError(table=table, column=column, row=number, want=want, got=repr(text[row]))
-
-
-def _number(text: pl.Series) -> pl.Series:
-    """Whole numbers as they are; other texts by their place in the sorted list of all of them."""
-    numbers = whole_numbers(text)
-    if numbers.null_count() == text.null_count():
-        return numbers
-    return text.rank("dense").cast(pl.Int64) - 1
 
 
 def _order(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
@@ -277,7 +270,8 @@ def _subjects(
     first = visits.group_by(schema.SUBJECT_ID, maintain_order=True).first()
     made, oddities = [first[schema.SUBJECT_ID]], {}
     if spec.visits.person:
-        made.append(_number(first[_own(spec.visits.person)]).alias(schema.PERSON_ID))
+        persons, _ = numbered(first[_own(spec.visits.person)])
+        made.append(persons.alias(schema.PERSON_ID))
     if spec.visits.split:
         split = _own(spec.visits.split)
         made.append(first[split].alias(schema.SPLIT))
@@ -303,7 +297,7 @@ def _with_several(visits: pl.DataFrame, column: str) -> int:
 
 def _alike(spec: Spec, visits: pl.DataFrame) -> dict[str, int]:
     """How many ids of subjects are written in another way as well (`007` and `7`)."""
-    if spec.visits.subject is None or AS_WRITTEN in visits.columns:
+    if spec.visits.subject is None or SUBJECT_WORD in visits.columns:
         return {}
     written = visits[_own(spec.visits.subject)].str.replace(r"^(-?[0-9]+)\.0*$", "$1")
     ways = written.n_unique() - visits[schema.SUBJECT_ID].n_unique()

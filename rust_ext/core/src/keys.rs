@@ -87,6 +87,13 @@ impl TextKeys {
         number
     }
 
+    /// The number of `name` if it was seen.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<u32> {
+        let same = |&number: &u32| name_at(&self.bytes, &self.ends, number) == name;
+        self.table.find(self.hasher.hash_one(name), same).copied()
+    }
+
     /// All names, by their numbers.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.ends.len() as u32).map(|number| name_at(&self.bytes, &self.ends, number))

@@ -3,8 +3,8 @@
 use crate::convert::{data_error, ledger, run};
 use equipoise_core::Error;
 use equipoise_core::read::table::Kind;
-use equipoise_core::read::{Input, Stream, Table};
-use equipoise_core::records::{self, Clock, Outcome, Places, VisitIndex, Window};
+use equipoise_core::read::{Batch, Input, Stream, Table};
+use equipoise_core::records::{self, Clock, Outcome, Places, VisitIndex, Window, Words};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -77,6 +77,8 @@ pub struct Placing<'py> {
     time: Option<(String, String)>,
     stays: Option<(String, Ids<'py>, Ids<'py>, Ids<'py>)>,
     window: Option<(Ids<'py>, Ids<'py>)>,
+    #[pyo3(default)]
+    words: (Option<PyRecordBatchReader>, Option<PyRecordBatchReader>),
 }
 
 /// The visits asked for, and those that are known and left out.
@@ -88,7 +90,7 @@ impl Placing<'_> {
         this: Option<Self>,
         py: Python<'_>,
         visits: &Visits<'_>,
-        visit: String,
+        visit: Option<String>,
         mut wanted: Vec<String>,
     ) -> PyResult<(VisitIndex, Places, Vec<String>)> {
         let fail = |error: Error| data_error(py, &error);
@@ -102,8 +104,10 @@ impl Placing<'_> {
             wanted.push(name);
             wanted.len() - 1
         };
-        let mut places = Places { visit: Some(push(visit)), ..Places::default() };
-        let Some(Self { time, stays, window }) = this else { return Ok((index, places, wanted)) };
+        let mut places = Places { visit: visit.map(&mut push), ..Places::default() };
+        let Some(Self { time, stays, window, words }) = this else {
+            return Ok((index, places, wanted));
+        };
         if let Some((column, clock)) = time {
             places.time = Some((push(column), clock_named(&clock)?));
         }
@@ -116,8 +120,25 @@ impl Placing<'_> {
             let (limits, untimed) = (limits.as_slice()?.to_vec(), untimed.as_slice()?.to_vec());
             index = index.with_window(Window { limits, untimed }).map_err(fail)?;
         }
-        Ok((index, places, wanted))
+        let words = (words_of(py, words.0)?, words_of(py, words.1)?);
+        Ok((index.with_words(words.0, words.1), places, wanted))
     }
+}
+
+/// Ids as they are written, and their numbers: the two columns of a stream.
+fn words_of(py: Python<'_>, stream: Option<PyRecordBatchReader>) -> PyResult<Option<Words>> {
+    let Some(stream) = stream else { return Ok(None) };
+    let batches = stream.into_reader()?.collect::<Result<Vec<_>, _>>();
+    let batches = batches.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let names = ["word", "number"].map(str::to_owned);
+    let batches = batches.iter().map(|batch| Batch {
+        table: "words",
+        names: &names,
+        columns: batch.columns(),
+        first_row: 0,
+        kept: None,
+    });
+    Words::new(batches).map(Some).map_err(|error| data_error(py, &error))
 }
 
 fn clock_named(name: &str) -> PyResult<Clock> {
@@ -129,17 +150,18 @@ fn clock_named(name: &str) -> PyResult<Clock> {
     }
 }
 
-/// The visit id's column, which is the first, and the others.
+/// The visit id's column, which is the first if there is one, and the others.
 fn split_first(
-    mut columns: Vec<String>,
+    mut columns: Vec<Option<String>>,
     least: usize,
     what: &'static str,
-) -> PyResult<(String, Vec<String>)> {
+) -> PyResult<(Option<String>, Vec<String>)> {
+    let wrong = || PyValueError::new_err(format!("columns: the visit id or None, {what}"));
     if columns.len() < least {
-        return Err(PyValueError::new_err(format!("columns: the visit id, {what}")));
+        return Err(wrong());
     }
     let visit = columns.remove(0);
-    Ok((visit, columns))
+    Ok((visit, columns.into_iter().collect::<Option<_>>().ok_or_else(wrong)?))
 }
 
 // Python's keyword arguments are this function's parameters.
@@ -149,7 +171,7 @@ fn split_first(
 pub fn read_codes<'py>(
     py: Python<'py>,
     events: Events,
-    columns: Vec<String>,
+    columns: Vec<Option<String>>,
     visits: Ids<'py>,
     left_out: Option<Ids<'py>>,
     placing: Option<Placing<'py>>,
@@ -176,7 +198,7 @@ pub fn read_codes<'py>(
 pub fn read_values<'py>(
     py: Python<'py>,
     events: Events,
-    columns: Vec<String>,
+    columns: Vec<Option<String>>,
     visits: Ids<'py>,
     left_out: Option<Ids<'py>>,
     known: Option<Ids<'py>>,
@@ -206,7 +228,7 @@ pub fn read_values<'py>(
 pub fn find_row<'py>(
     py: Python<'py>,
     files: Vec<PathBuf>,
-    columns: Vec<String>,
+    columns: Vec<Option<String>>,
     visits: Ids<'py>,
     outcome: &str,
     values: bool,

@@ -10,12 +10,14 @@ mod placing;
 mod sums;
 mod values;
 mod visits;
+mod words;
 
 pub use codes::{CodeRecords, read_codes};
 pub use finding::{find_code, find_value};
 pub use placing::{Clock, Places};
 pub use values::{ValueRecords, read_values};
 pub use visits::{MOST_VISITS, UNKNOWN, VisitIndex, Window};
+pub use words::Words;
 
 /// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

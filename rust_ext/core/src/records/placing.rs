@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::visits::{Placed, UNKNOWN, VisitIndex};
+use super::words::Words;
 use crate::error::Result;
 use crate::read::delimited::Row;
 use crate::read::number::{Number, number_of, parse_id, parse_number, parse_time};
@@ -49,7 +50,7 @@ pub enum Clock {
 /// Which of a table's wanted columns say to which visit an event belongs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Places {
-    /// Visit ids.
+    /// Visit ids; none where events are placed by their time alone.
     pub visit: Option<usize>,
     /// Subjects, for events without a visit id.
     pub subject: Option<usize>,
@@ -107,11 +108,18 @@ impl<'a> Placer<'a> {
         }
         match self.last_place {
             Ok(place) if self.index.window.is_some() => Ok(self.within(place, self.time_of(row))),
+            Err(Outcome::NoVisitId) => self.by_time(row),
             placed => Ok(placed),
         }
     }
 
     fn look_up(&self, row: &Row<'_>, column: usize, word: Option<Word>) -> Result<Placed> {
+        if let Some(words) = &self.index.visit_words {
+            let id = words.number(&row.text(column)?);
+            return Ok(
+                id.map_or(Err(Outcome::NoVisitId), |id| self.index.place_near(id, self.last_place))
+            );
+        }
         let id = word.and_then(Word::digits).or_else(|| parse_id(row.field(column).trim_ascii()));
         let id = id.ok_or_else(|| row.wrong(column, "a whole number"))?;
         Ok(self.index.place_near(id, self.last_place))
@@ -119,9 +127,10 @@ impl<'a> Placer<'a> {
 
     fn by_time(&self, row: &Row<'_>) -> Result<Placed> {
         let Some(column) = self.places.subject else { return Ok(Err(Outcome::NoVisitId)) };
-        let subject = match row.field(column).trim_ascii() {
-            [] => None,
-            id => Some(parse_id(id).ok_or_else(|| row.wrong(column, "a whole number"))?),
+        let subject = match (&self.index.subject_words, row.field(column).trim_ascii()) {
+            (Some(words), _) => words.number(&row.text(column)?),
+            (None, []) => None,
+            (None, id) => Some(parse_id(id).ok_or_else(|| row.wrong(column, "a whole number"))?),
         };
         Ok(self.at(subject, self.time_of(row)))
     }
@@ -138,8 +147,8 @@ impl<'a> Placer<'a> {
         if moment.at == UNKNOWN {
             return Err(Outcome::NoTime);
         }
-        let place = subject.and_then(|subject| self.index.place_at(subject, moment.at));
-        place.map_or(Err(Outcome::OutsideVisits), |place| self.within(place, moment))
+        let subject = subject.ok_or(Outcome::OutsideVisits)?;
+        self.within(self.index.place_at(subject, moment.at, moment.latest)?, moment)
     }
 
     fn within(&self, place: u32, moment: Moment) -> Placed {
@@ -163,16 +172,20 @@ impl<'a> Placer<'a> {
 
     /// The columns of a batch that [`Placer::of_batch`] wants.
     pub fn columns(&self, batch: &Batch<'_>) -> Result<BatchPlaces> {
-        let ids = |column: Option<usize>| -> Result<Option<Int64Array>> {
-            column.map(|column| batch.ids(column)).transpose()
+        let ids = |column: Option<usize>, words: &Option<Words>| -> Result<Option<Int64Array>> {
+            let ids = |column| match words {
+                Some(words) => words.numbers(batch, column),
+                None => batch.ids(column),
+            };
+            column.map(ids).transpose()
         };
         let times = self
             .places
             .time
             .filter(|_| self.index.window.is_some() || self.places.subject.is_some());
         Ok(BatchPlaces {
-            visits: ids(self.places.visit)?,
-            subjects: ids(self.places.subject)?,
+            visits: ids(self.places.visit, &self.index.visit_words)?,
+            subjects: ids(self.places.subject, &self.index.subject_words)?,
             times: times.map(|(column, clock)| clock.moments(batch, column)).transpose()?,
             last: None,
             place: Err(Outcome::UnknownVisit),

@@ -1,6 +1,7 @@
 //! The visits that are known: by their ids, and by the stays of subjects.
 
 use super::Outcome;
+use super::words::Words;
 use crate::error::{Error, Result};
 use hashbrown::HashMap;
 
@@ -22,8 +23,12 @@ pub struct VisitIndex {
     places: HashMap<i64, u32>,
     /// The same the other way round.
     ids: Vec<i64>,
+    left_out: usize,
     stays: HashMap<i64, Vec<Stay>>,
     pub(super) window: Option<Window>,
+    /// What tables of events call visits and subjects, if not by their numbers.
+    pub(super) visit_words: Option<Words>,
+    pub(super) subject_words: Option<Words>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +53,15 @@ impl VisitIndex {
     pub fn new(ids: &[i64]) -> Option<Self> {
         let places: HashMap<i64, u32> = ids.iter().copied().zip(0..).collect();
         let whole = places.len() == ids.len() && ids.len() <= MOST_VISITS;
-        whole.then(|| Self { places, ids: ids.to_vec(), stays: HashMap::new(), window: None })
+        whole.then(|| Self {
+            places,
+            ids: ids.to_vec(),
+            left_out: 0,
+            stays: HashMap::new(),
+            window: None,
+            visit_words: None,
+            subject_words: None,
+        })
     }
 
     /// The same, that knows these visits, too, but only to say that they are left out.
@@ -57,21 +70,25 @@ impl VisitIndex {
         for &id in ids {
             self.places.entry(id).or_insert(LEFT_OUT);
         }
+        self.left_out += ids.len();
         self
     }
 
-    /// The same, that also finds the visit of a subject at a moment between its start and its end.
+    /// The same, that also finds the visit of a subject at a moment between its start and its end: those
+    /// of the visits, then of those that are left out.
     ///
     /// # Errors
     /// [`Error::Shape`] unless each visit has a subject, a start and an end.
     pub fn with_stays(mut self, subjects: &[i64], starts: &[i64], ends: &[i64]) -> Result<Self> {
-        if [subjects.len(), starts.len(), ends.len()] != [self.len(); 3] {
+        if [subjects.len(), starts.len(), ends.len()] != [self.len() + self.left_out; 3] {
             return Err(Error::Shape(
                 "a subject, a start and an end of each visit are wanted".into(),
             ));
         }
+        let known = self.len();
         for (((&subject, &start), &end), place) in subjects.iter().zip(starts).zip(ends).zip(0..) {
             if start != UNKNOWN && end != UNKNOWN {
+                let place = if place < known { place as u32 } else { LEFT_OUT };
                 self.stays.entry(subject).or_default().push(Stay { start, end, place });
             }
         }
@@ -93,14 +110,17 @@ impl VisitIndex {
         Ok(self)
     }
 
+    /// The same, for tables that name visits and subjects by words, if there are such.
+    #[must_use]
+    pub fn with_words(mut self, visits: Option<Words>, subjects: Option<Words>) -> Self {
+        (self.visit_words, self.subject_words) = (visits, subjects);
+        self
+    }
+
     /// The place of visit `id`.
     #[inline]
     fn place(&self, id: i64) -> Placed {
-        match self.places.get(&id) {
-            None => Err(Outcome::UnknownVisit),
-            Some(&LEFT_OUT) => Err(Outcome::LeftOut),
-            Some(&place) => Ok(place),
-        }
+        self.places.get(&id).map_or(Err(Outcome::UnknownVisit), |&place| asked_for(place))
     }
 
     /// The same, looked for first near `last`: tables mostly are in the order of visits, and the whole
@@ -117,11 +137,13 @@ impl VisitIndex {
         }
     }
 
-    /// The visit of `subject` that encloses `moment`; of several, the one that began last.
-    pub(super) fn place_at(&self, subject: i64, moment: i64) -> Option<u32> {
-        let stays = self.stays.get(&subject)?;
-        let begun = stays.partition_point(|stay| stay.start <= moment);
-        stays[..begun].iter().rev().find(|stay| moment <= stay.end).map(|stay| stay.place)
+    /// The visit of `subject` that encloses a moment between `earliest` and `latest`; of several, the one
+    /// that began last.
+    pub(super) fn place_at(&self, subject: i64, earliest: i64, latest: i64) -> Placed {
+        let stays = self.stays.get(&subject).map_or(&[][..], Vec::as_slice);
+        let begun = stays.partition_point(|stay| stay.start <= latest);
+        let found = stays[..begun].iter().rev().find(|stay| earliest <= stay.end);
+        found.map_or(Err(Outcome::OutsideVisits), |stay| asked_for(stay.place))
     }
 
     /// Number of visits.
@@ -137,6 +159,10 @@ impl VisitIndex {
     }
 }
 
+fn asked_for(place: u32) -> Placed {
+    if place == LEFT_OUT { Err(Outcome::LeftOut) } else { Ok(place) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,13 +171,25 @@ mod tests {
     fn the_visit_that_began_last_of_those_that_enclose_a_moment() -> Result<()> {
         let index = VisitIndex::new(&[10, 11, 12, 13]).ok_or(Error::Shape("no index".into()))?;
         let index = index.with_stays(&[1, 1, 1, 2], &[0, 5, 20, 0], &[30, 10, UNKNOWN, 9])?;
-        for (subject, moment, place) in
-            [(1, -1, None), (1, 0, Some(0)), (1, 5, Some(1)), (1, 10, Some(1)), (1, 11, Some(0))]
-        {
-            assert_eq!(index.place_at(subject, moment), place, "{subject} at {moment}");
+        let outside = Err(Outcome::OutsideVisits);
+        let moments = [(-1, outside), (0, Ok(0)), (5, Ok(1)), (10, Ok(1)), (11, Ok(0))];
+        for (moment, place) in moments.into_iter().chain([(31, outside)]) {
+            assert_eq!(index.place_at(1, moment, moment), place, "{moment}");
         }
-        assert_eq!(index.place_at(1, 31), None);
-        assert_eq!(index.place_at(3, 5), None);
+        assert_eq!(index.place_at(3, 5, 5), outside);
+        for (day, place) in [((-4, -1), outside), ((-1, 2), Ok(0)), ((29, 32), Ok(0))] {
+            assert_eq!(index.place_at(1, day.0, day.1), place, "{day:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_visit_that_is_left_out_is_found_by_time_to_say_so() -> Result<()> {
+        let index = VisitIndex::new(&[10]).ok_or(Error::Shape("no index".into()))?;
+        let index = index.with_left_out(&[11]).with_stays(&[1, 1], &[0, 5], &[30, 10])?;
+        for (moment, place) in [(4, Ok(0)), (5, Err(Outcome::LeftOut)), (11, Ok(0))] {
+            assert_eq!(index.place_at(1, moment, moment), place, "{moment}");
+        }
         Ok(())
     }
 }
