@@ -9,6 +9,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
 import polars as pl
 import pytest
 
@@ -16,9 +18,11 @@ import equipoise as eq
 from equipoise import store
 from equipoise.errors import UsageError
 from equipoise.generator import load_generator
+from equipoise.generator.parallel import Layout
 from equipoise.options import settings_in
 from equipoise.pipeline import Training, parts_to_learn, train_model
 from equipoise.report.curves import training_curves
+from generator_toys import flags_for
 from toys import toy_cohort
 
 SPEC = """
@@ -124,6 +128,29 @@ def test_the_manifest_says_of_which_split(tmp_path):
         asked = Training(["sex"], small, split=split)
         assert train_model(toy_cohort(60), out, asked, inputs={})
         assert store.read_manifest(out, "model")["config"]["split"] == split
+
+
+@pytest.mark.slow
+def test_weights_are_cut_over_devices_when_asked_for(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("width=8", "heads=1", "layers=1", "head_hidden=8", "block=16", "max_steps=3")
+    train = ("train", records, "--by", "sex", "--labs", 5)
+    train = (*train, *(word for setting in small for word in ("--set", setting)), "--out")
+    monkeypatch.setenv("XLA_FLAGS", flags_for(2))
+    for name, asked in (("whole", ()), ("cut", ("--shard-params",))):
+        status, told = done(*train, tmp_path / name, *asked)
+        assert status == 0, told
+    one, two = (load_generator(tmp_path / name).params for name in ("whole", "cut"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
+    seen = []
+    of = Layout.of
+    monkeypatch.setattr(Layout, "of", lambda *asked: seen.append(asked[-1]) or of(*asked))
+    settings = settings_in(list(small))
+    for cut in (True, False):
+        asked = Training(["sex"], settings, shard_params=cut)
+        assert train_model(toy_cohort(60), tmp_path / f"{cut}", asked, inputs={})
+    assert seen == [True, False]
 
 
 def test_the_split_for_tuning_tells_when_to_stop(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ from equipoise.options import (
     Resume,
     Root,
     Seed,
+    Settings,
     Shard,
+    ShardParams,
     ShardSubjects,
     SourceArgument,
     Spec,
@@ -180,9 +182,8 @@ def train(
     by: By,
     split: Annotated[str | None, typer.Option("--split", help="Of train, tuning, held_out")] = None,
     labs: Labs = 50,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; many")
-    ] = None,
+    set_: Settings = None,
+    shard_params: ShardParams = False,
     resume: Resume = False,
     seed: Seed = 0,
     force: Force = False,
@@ -192,7 +193,7 @@ def train(
     from equipoise.records import VisitRecords
     from equipoise.vocabulary import VocabularySettings
 
-    training = Training(names_in(by), settings_in(set_ or []), seed, resume, split)
+    training = Training(names_in(by), settings_in(set_ or []), seed, resume, split, shard_params)
     store.check_free(out, force)
     loaded = VisitRecords.load(records)
     if split is None and loaded.subjects[schema.SPLIT].count():

@@ -107,6 +107,12 @@ Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,grou
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with what a stopped run of the same left")
 ]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; many")
+]
+ShardParams = Annotated[
+    bool, typer.Option("--shard-params", help="Cut the weights over the devices")
+]
 Shard = Annotated[str | None, typer.Option("--shard", help="Make part i of n only: 2/8")]
 ShardSubjects = Annotated[int, typer.Option("--shard-subjects", min=1, help="Subjects to a file")]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Subjects at work on a device")]

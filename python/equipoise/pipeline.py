@@ -74,7 +74,7 @@ class Training:
     """How the generator is trained.
 
     settings: fields of `GeneratorConfig` that are not default. split: of which split the cohort is,
-    for the manifest; None is all.
+    for the manifest; None is all. shard_params: see `train_generator`.
     """
 
     by: Sequence[str]
@@ -82,6 +82,7 @@ class Training:
     seed: int = 0
     resume: bool = False
     split: str | None = None
+    shard_params: bool = False
 
 
 def methods_named(names: Sequence[str]) -> Mapping[str, BalancingMethod]:
@@ -267,6 +268,7 @@ def train_model(
             config=config,
             tuning=tuning,
             snapshots=work,
+            shard_params=training.shard_params,
             progress=progress,
             watch=watch,
         )
