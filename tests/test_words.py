@@ -288,6 +288,84 @@ def test_one_odd_id_makes_words_of_all_and_no_event_goes_elsewhere(own: Path) ->
     assert records.visits[schema.VISIT_ID].to_list() == [0, 2, 1]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "stream"])
+def test_an_odd_id_among_numbers_is_told_and_pandas_floats_are_still_found(
+    tmp_path: Path, kind: str
+) -> None:
+    starts = [DAY + timedelta(days=day) for day in range(4)]
+    visits = pl.DataFrame({"patient": ["1", "2.0", "NaN", "3"]})
+    visits = visits.with_columns(
+        pl.Series("encounter", ["101", "102.0", "103", "unknown"]),
+        pl.Series("from", starts),
+        pl.Series("to", [start + timedelta(hours=1) for start in starts]),
+        fate=pl.lit("0"),
+    )
+    nan = float("nan")
+    events = pl.DataFrame({"encounter": [101.0, 102.0, 103.0, nan, None]})
+    events = events.with_columns(
+        pl.Series("patient", [nan, nan, 1.0, 2.0, None]),
+        pl.Series("at", [*starts[:2], starts[0], starts[1], starts[0]]),
+        code=pl.lit("x"),
+        value=1.0,
+    )
+    frames = {"visits": visits, "codes": events.drop("value"), "values": events}
+    if kind == "stream":
+        records = stream(frames, attach_by_time=True)
+    else:
+        records = read(tmp_path, frames, kind, BY_EITHER, attach_by_time=True)
+        what = "ids of visits that are words, where others are whole numbers"
+        assert records.oddities[what] == 1
+    assert records.ledger.rows()[:2] == [("visits", "no subject", 1), ("visits", "used", 3)]
+    for table in ("codes", "values"):
+        fates = {"used": 3, "unknown visit": 1, "outside every visit": 1}
+        assert outcomes(records, table) == fates
+    assert np.diff(records.lab_offsets).tolist() == [1, 1, 0]
+
+
+def test_an_end_without_a_time_of_day_has_its_day_whatever_other_ends_have(own: Path) -> None:
+    text = TABLES["visits"].replace(",2150-01-02,0", ",2150-01-02 00:00,0")
+    (own / "visits.csv").write_text(text.replace(",2150-02-03,", ",2150-02-03 10:00,"))
+    labels = own / "labels.csv"
+    labels.write_text(
+        "subject_id,prediction_time,boolean_value\nann,2150-01-03 09:00:00,true\n"
+        "bob,2150-01-02 09:00:00,true\n"
+    )
+    records = eq.read_tables(own, spec_of(own, BY_TIME), labels=labels)
+    assert np.diff(records.lab_offsets).tolist() == [1]
+    assert records.oddities["labels of no visit in the records"] == 1
+    records = eq.read_tables(own, spec_of(own, BY_TIME))
+    assert np.diff(records.lab_offsets).tolist() == [1, 0, 0]
+
+
+def test_a_time_that_nothing_asks_for_is_not_read(own: Path) -> None:
+    (own / "values.csv").write_text("encounter,code,value\ne-1,hb,1\n")
+    assert eq.read_tables(own, spec_of(own, BY_ID)).lab_values.tolist() == [1.0]
+
+
+def test_strict_finds_the_row_in_a_table_that_is_read_twice(own: Path) -> None:
+    (own / "values.csv").write_text(
+        "encounter,patient,at,code,value\ne-1,ann,2150-01-01,hb,1\nE-1,ann,2150-01-01,hb,1\n"
+    )
+    file = spec_of(own, BY_ID, f"{BY_TIME}\n{AT}")
+    file.write_text(file.read_text().replace('table = "codes"', 'table = "values"'))
+    with pytest.raises(eq.DataError, match="values.csv, column encounter, row 3: .*got .E-1"):
+        eq.read_tables(own, file, strict=True)
+
+
+def test_visits_that_do_not_say_when_they_were_place_nothing(own: Path) -> None:
+    text = TABLES["visits"].replace(",2150-01-03,", ",,").replace(",2150-02-03,", ",,")
+    (own / "visits.csv").write_text(text.replace(",2150-01-02,", ",,"))
+    with pytest.raises(eq.DataError, match="want when visits start and end"):
+        eq.read_tables(own, spec_of(own, BY_TIME))
+
+
+def test_ids_as_bytes_are_refused(own: Path) -> None:
+    visits = pl.DataFrame({"subject_id": ["a"], "visit_id": [b"x"], "label": [True]})
+    codes = pl.DataFrame({"visit_id": ["x"], "code": ["y"]})
+    with pytest.raises(eq.DataError, match="visits, column visit_id: want whole numbers; got Bin"):
+        eq.read_events(visits, codes=codes)
+
+
 @pytest.mark.parametrize(
     ("keys", "visits", "message"),
     [

@@ -95,7 +95,7 @@ Until = Annotated[
     typer.Option("--until", help="Cut events later than admission+24h, discharge-1d, prediction"),
 ]
 ByTime = Annotated[
-    bool, typer.Option("--attach-by-time", help="Place labs without a visit id by their time")
+    bool, typer.Option("--attach-by-time", help="Place events without a visit id by their time")
 ]
 AgeCuts = Annotated[str, typer.Option("--age-cuts", help="Last year of each age band but one")]
 LabKey = Annotated[

@@ -39,7 +39,7 @@ Events = list[Path] | tuple[str, Any]
 class Reading:
     """One reading of a source (a `Reader`). `scratch` is a folder for what must be rewritten.
 
-    by_time: values without a visit id go to the visit of their subject that encloses their time.
+    by_time: events without a visit id go to the visit of their subject that encloses their time.
     strict: whoever reads refuses bad data (see `strict`).
     streams: tables that come as Arrow streams instead of files. left_out: visits that the task
     leaves out (`Stays.visits`). words: what tables call visits and subjects.

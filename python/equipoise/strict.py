@@ -148,7 +148,9 @@ def _first_row(reading: Reading, visits: pl.DataFrame, odd: Oddity) -> DataError
         return DataError(table=table, row=row)
     for events in reading.source.events:
         if events.table == odd.table:
-            return _first_event(reading, visits, events, odd.reason)
+            cell = _first_event(reading, visits, events, odd.reason)
+            if cell.row is not None:
+                return cell
     return DataError()
 
 

@@ -21,6 +21,8 @@ LAB: Final = "lab"
 #: null.
 SUBJECT_WORD: Final = "subject as written"
 VISIT_WORD: Final = "visit as written"
+#: Of `Stays.visits`, where ends may be dates: the last moment that may be within the visit.
+LATEST_END: Final = "latest end"
 #: "id" refuses nulls, the others take an empty cell as null.
 ColumnKind = Literal["id", "integer", "float", "text", "time"]
 _TIME: Final = (
@@ -143,7 +145,7 @@ class Stays:
 
     visits: subject_id, visit_id (Int64), start, end (Datetime, null where a source has no dates),
     and whatever tasks need; in the order of subjects, then of time. `SUBJECT_WORD` and `VISIT_WORD`
-    where the tables' ids are no whole numbers.
+    where the tables' ids are no whole numbers, `LATEST_END` where it may not be `end`.
     subjects: subject_id, one String column per group, and `schema.SPLIT` (String) and
     `schema.PERSON_ID` (Int64) where the source has them.
     ledger: `schema.LEDGER` for the tables read, and where known the first `place` of each outcome;
@@ -259,12 +261,26 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
     return digits.cast(pl.Int64, strict=False)
 
 
-def numbered(texts: pl.Series) -> tuple[pl.Series, bool]:
-    """Ids as whole numbers, and whether they are ours: places in the sorted list of all texts."""
+def numbered(texts: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """Ids as whole numbers; and as words, if the numbers are places in the sorted list of those.
+
+    Nothing, too, is pandas' NaN, and `101.0` is 101, also among words.
+    """
+    texts = texts.str.strip_chars()
+    texts = texts.set(texts.is_in(["", "NaN"]), None)
     numbers = whole_numbers(texts)
     if numbers.null_count() == texts.null_count():
-        return numbers, False
-    return texts.rank("dense").cast(pl.Int64) - 1, True
+        return numbers, None
+    words = texts.str.replace(r"^(-?[0-9]+)\.0*$", "$1")
+    return words.rank("dense").cast(pl.Int64) - 1, words
+
+
+def latest_ends(ends: pl.Series, dated: pl.Series) -> pl.Series:
+    """`LATEST_END`: who is `dated` has the whole day, and so have all if none has a time."""
+    midnight = (ends == ends.dt.truncate("1d")).all()
+    day = pl.duration(days=1, microseconds=-1)
+    latest = pl.when(pl.lit(midnight) | pl.lit(dated)).then(pl.lit(ends) + day)
+    return pl.select(latest.otherwise(pl.lit(ends))).to_series().alias(LATEST_END)
 
 
 def times_of(texts: pl.Series) -> pl.Series:

@@ -10,7 +10,13 @@ import polars as pl
 
 from equipoise import _core, schema
 from equipoise.errors import DataError
-from equipoise.sources.declaration import SUBJECT_WORD, VISIT_WORD, times_of, whole_numbers
+from equipoise.sources.declaration import (
+    LATEST_END,
+    SUBJECT_WORD,
+    VISIT_WORD,
+    times_of,
+    whole_numbers,
+)
 from equipoise.tasks import PREDICTION_TIME, Task
 
 VALUE: Final = "boolean_value"
@@ -38,7 +44,7 @@ def join_labels(path: Path, visits: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
     owner = visits.select(
         pl.col(schema.VISIT_ID).alias("number"),
         "start",
-        "end",
+        pl.col(LATEST_END if LATEST_END in visits.columns else "end").alias("end"),
         pl.col(words.get(schema.VISIT_ID, schema.VISIT_ID)).cast(pl.String).alias(schema.VISIT_ID),
         owner=pl.col(words.get(schema.SUBJECT_ID, schema.SUBJECT_ID)).cast(pl.String),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from equipoise import schema
-from equipoise.errors import UsageError
-from equipoise.sources.declaration import SUBJECT_WORD, VISIT_WORD, Stays, When
+from equipoise.errors import DataError, UsageError
+from equipoise.sources.declaration import LATEST_END, SUBJECT_WORD, VISIT_WORD, Stays, When
 from equipoise.tasks import Window
 
 Moments = npt.NDArray[np.int64]
@@ -75,15 +74,17 @@ def placing_of(
 
     `subject` is the column of subjects if events without a visit id are placed by their time; then
     those in visits that are `left_out` are told, too.
-    Raises `UsageError` for a window or a placing that needs what is not known.
+    Raises `UsageError` for a window or a placing that needs what is not known, `DataError` if no
+    visit says when it was.
     """
     words = words or Words()
-    if window is None and subject is None and words.visits is words.subjects is None:
+    words = words if subject else words._replace(subjects=None)
+    if window is None and subject is None and words.visits is None:
         return None
     if subject is not None and (when is None or when.unit != "time"):
         raise UsageError("attach by time: the source does not say at what time events happened")
     return {
-        "time": (when.column, when.unit) if when else None,
+        "time": (when.column, when.unit) if when and (window or subject) else None,
         "stays": _stays(visits, left_out, subject) if subject else None,
         "window": _window(visits, window, when) if window else None,
         "words": words,
@@ -117,14 +118,12 @@ def known_in_time(stays: Stays, visits: pl.DataFrame, window: Window) -> Stays:
 def _stays(
     visits: pl.DataFrame, left_out: pl.DataFrame | None, subject: str
 ) -> tuple[str, Moments, Moments, Moments]:
-    columns = [schema.SUBJECT_ID, "start", "end"]
+    columns = [schema.SUBJECT_ID, "start", LATEST_END if LATEST_END in visits.columns else "end"]
     parts = [visits] if left_out is None else [visits, left_out]
     ids, starts, ends = pl.concat([part.select(columns) for part in parts])
-    if ends.null_count() == len(ends):
-        raise UsageError("attach by time: the source does not say when visits end")
-    if (ends == ends.dt.truncate("1d")).all():
-        # Dates alone: of their last day visits may have the whole.
-        ends = ends + timedelta(days=1, microseconds=-1)
+    if not (starts.is_not_null() & ends.is_not_null()).any():
+        want = "when visits start and end, for events are placed by time"
+        raise DataError(table="visits", column="start, end", want=want, got="none that says both")
     return subject, ids.to_numpy(), _moments(starts), _moments(ends)
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from equipoise import schema
 from equipoise.errors import DataError, UsageError
 from equipoise.sources.declaration import (
+    LATEST_END,
     SUBJECT_WORD,
     VISIT_WORD,
     CodeEvents,
@@ -22,6 +23,7 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    latest_ends,
     numbered,
     plain_fields,
 )
@@ -133,7 +135,7 @@ def _read_stays(
         fates = people.select(_fate_of_subject(used).alias("outcome"))
         ledgers.append(count_outcomes("subjects", fates))
         people = people.filter(fates["outcome"] == schema.USED)
-    names = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", GIVEN]
+    names = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", GIVEN, LATEST_END]
     names += [word for word in (SUBJECT_WORD, VISIT_WORD) if word in used.columns]
     return Stays(used.select(names), people, pl.concat(ledgers), {})
 
@@ -149,7 +151,7 @@ def _fate_of_visit(rows: pl.DataFrame, people: pl.DataFrame | None) -> pl.Expr:
         .then(pl.lit("no visit id"))
         .when(~dated)
         .then(pl.lit("no start"))
-        .when(pl.col("end") < pl.col("start"))
+        .when(pl.col(LATEST_END) < pl.col("start"))
         .then(pl.lit("end before start"))
         .when(~known)
         .then(pl.lit("unknown subject"))
@@ -179,10 +181,10 @@ def _visits(tables: Mapping[str, pl.DataFrame], columns: EventColumns) -> pl.Dat
         (tables, columns.subject, schema.SUBJECT_ID, SUBJECT_WORD),
         ({"visits": frame}, columns.visit, schema.VISIT_ID, VISIT_WORD),
     ):
-        numbers, ours = _ids(part, column)
+        numbers, words = _ids(part, column)
         found.append(numbers["visits"].alias(id_))
-        if ours:
-            found.append(_words("visits", frame, column).alias(word))
+        if words:
+            found.append(words["visits"].alias(word))
     for name, given in (("start", columns.start), ("end", columns.end)):
         if given in frame.columns:
             found.append(_cast("visits", frame, given, pl.Datetime("us"), "times", name))
@@ -190,25 +192,33 @@ def _visits(tables: Mapping[str, pl.DataFrame], columns: EventColumns) -> pl.Dat
             found.append(
                 pl.repeat(None, len(frame), dtype=pl.Datetime("us"), eager=True).alias(name)
             )
+    ends = found[-1]
+    dated = columns.end in frame.columns and frame[columns.end].dtype == pl.Date
+    found.append(latest_ends(ends, pl.repeat(dated, len(ends), eager=True)))
     return pl.DataFrame(found)
 
 
-def _ids(tables: Mapping[str, pl.DataFrame], name: str) -> tuple[dict[str, pl.Series], bool]:
-    """A column of ids in each table as whole numbers, and whether those are ours."""
+def _ids(
+    tables: Mapping[str, pl.DataFrame], name: str
+) -> tuple[dict[str, pl.Series], dict[str, pl.Series]]:
+    """A column of ids in each table as whole numbers; and as words, if the numbers are ours."""
     if not any(frame[name].dtype in _TEXTS for frame in tables.values()):
         want = "whole numbers"
         cast = {t: _cast(t, frame, name, pl.Int64, want, name) for t, frame in tables.items()}
-        return cast, False
-    words = [_words(table, frame, name) for table, frame in tables.items()]
-    numbers, ours = numbered(pl.concat(words))
-    starts = np.cumsum([0, *map(len, words)])
-    parts = zip(tables, starts, words, strict=False)
-    return {table: numbers.slice(start, len(part)) for table, start, part in parts}, ours
-
-
-def _words(table: str, frame: pl.DataFrame, name: str) -> pl.Series:
-    texts = _cast(table, frame, name, pl.String, "text or whole numbers", name).str.strip_chars()
-    return texts.set(texts == "", None)
+        return cast, {}
+    texts = [
+        _cast(table, frame, name, pl.String, "text or whole numbers", name)
+        for table, frame in tables.items()
+    ]
+    both = numbered(pl.concat(texts))
+    starts = dict(zip(tables, np.cumsum([0, *map(len, texts)]).tolist(), strict=False))
+    numbers, words = (
+        {}
+        if every is None
+        else {table: every.slice(start, len(tables[table])) for table, start in starts.items()}
+        for every in both
+    )
+    return numbers, words
 
 
 def _labels(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -277,9 +287,14 @@ def _cast(table: str, frame: pl.DataFrame, name: str, to: Any, want: str, alias:
         column = column.fill_nan(None)
     # A number is no time, whatever it counts.
     timeless = to == pl.Datetime("us") and not column.dtype.is_temporal()
+    other = DataError(table=table, column=name, want=want, got=str(column.dtype))
     if column.dtype.is_nested() or (timeless and column.dtype != pl.Null):
-        raise DataError(table=table, column=name, want=want, got=str(column.dtype))
-    made = column.cast(to, strict=False)
+        raise other
+    try:
+        made = column.cast(to, strict=False)
+    except pl.exceptions.PolarsError:
+        # Of UUIDs as bytes, which are no text.
+        raise other from None
     if column.dtype.is_float() and to == pl.Int64:
         made = pl.select(pl.when(made.cast(pl.Float64) == column).then(made)).to_series()
     lost = (made.is_null() & column.is_not_null()).arg_true()

@@ -17,6 +17,7 @@ from equipoise.errors import DataError
 from equipoise.sources.declaration import (
     DIAGNOSIS,
     LAB,
+    LATEST_END,
     SUBJECT_WORD,
     VISIT_WORD,
     CodeEvents,
@@ -27,6 +28,7 @@ from equipoise.sources.declaration import (
     ValueEvents,
     When,
     count_outcomes,
+    latest_ends,
     numbered,
     times_of,
     whole_numbers,
@@ -35,6 +37,8 @@ from equipoise.sources.spec import EventsSpec, GroupSpec, Spec, TaskSpec, read_s
 from equipoise.tasks import OTHER_RACE, GroupSettings, Task
 
 MORTALITY: Final = "in_hospital_mortality"
+#: The length of a date as text.
+A_DATE: Final = len("2180-05-06")
 #: Before the names of the table's own columns, which may be any.
 OWN: Final = "of the table: "
 
@@ -119,7 +123,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     )
     if spec.visits.start:
         fate = fate.when(pl.col("start").is_null()).then(pl.lit("no start"))
-    fate = fate.when(_latest_end() < pl.col("start")).then(pl.lit("end before start"))
+    fate = fate.when(pl.col(LATEST_END) < pl.col("start")).then(pl.lit("end before start"))
     if spec.visits.person:
         fate = fate.when(pl.col(_own(spec.visits.person)).is_null()).then(pl.lit("no person"))
     rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
@@ -134,7 +138,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     died = pl.col(f"label of {MORTALITY}") if known else pl.lit(None, pl.Boolean)
     visits = visits.with_columns(died=died)
     subjects, more = _subjects(spec, visits, read.groups)
-    oddities |= more | _alike(spec, visits)
+    oddities |= more | _alike(spec, visits) | _mixed(visits)
     codes = [_cells(part, visits) for part in spec.codes if part.columns]
     values = [_cells(part, visits) for part in spec.values if part.columns]
     cells = [_fates(f"{table} (codes)", rows, pl.lit(None)) for _, rows in codes]
@@ -142,6 +146,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     keep = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died"]
     keep += ["dod"] if spec.visits.death else []
     keep += [word for word in (SUBJECT_WORD, VISIT_WORD) if word in visits.columns]
+    keep += [LATEST_END] if spec.visits.end else []
     return Stays(
         visits=visits.select(*keep, *(_label(task) for task in spec.tasks)),
         subjects=subjects,
@@ -151,13 +156,6 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
         values=pl.concat(map(_values, values)) if values else None,
         cells=pl.concat(cells) if cells else None,
     )
-
-
-def _latest_end() -> pl.Expr:
-    """When a visit ended at the latest: a date alone, which is kept as its midnight, is a day."""
-    end = pl.col("end")
-    dated = end == end.dt.truncate("1d")
-    return pl.when(dated).then(end + pl.duration(days=1, microseconds=-1)).otherwise(end)
 
 
 def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
@@ -185,7 +183,7 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
 
 
 def _times(spec: Spec, read: Reader, texts: pl.DataFrame) -> list[pl.Series | pl.Expr]:
-    """start, end and dod: of `texts` where words say nothing, else read apart, as times."""
+    """start, end, dod and `LATEST_END`: of `texts` where words say nothing, else read as times."""
     visits = spec.visits
     columns = {"start": visits.start, "end": visits.end, "dod": visits.death}
     asked = [column for column in columns.values() if column]
@@ -201,7 +199,14 @@ def _times(spec: Spec, read: Reader, texts: pl.DataFrame) -> list[pl.Series | pl
             found.append(_worded_times(spec, read, texts[_own(column)]).alias(name))
         else:
             found.append(times[column].alias(name))
-    return found
+    return [*found, _latest_end(spec, read, found[1])]
+
+
+def _latest_end(spec: Spec, read: Reader, ends: pl.Series | pl.Expr) -> pl.Series | pl.Expr:
+    if spec.visits.end is None or isinstance(ends, pl.Expr):
+        return pl.lit(None, pl.Datetime("us")).alias(LATEST_END)
+    written = read(spec.visits.table, {spec.visits.end: "text"}).to_series()
+    return latest_ends(ends, (written.str.len_chars() <= A_DATE).fill_null(value=False))
 
 
 def _worded_times(spec: Spec, read: Reader, text: pl.Series) -> pl.Series:
@@ -216,9 +221,8 @@ def _ids(rows: pl.DataFrame, column: str | None, id_: str, word: str) -> list[pl
     """Ids of `column` as numbers (`id_`), and as `word` where those are ours; else the row's."""
     if column is None:
         return [pl.int_range(1, len(rows) + 1, dtype=pl.Int64).alias(id_)]
-    written = rows[_own(column)]
-    numbers, ours = numbered(written)
-    return [numbers.alias(id_), *([written.alias(word)] if ours else [])]
+    numbers, words = numbered(rows[_own(column)])
+    return [numbers.alias(id_), *([] if words is None else [words.alias(word)])]
 
 
 def _wrong(spec: Spec, read: Reader, text: pl.Series, row: int, want: str) -> DataError:
@@ -302,6 +306,17 @@ def _alike(spec: Spec, visits: pl.DataFrame) -> dict[str, int]:
     written = visits[_own(spec.visits.subject)].str.replace(r"^(-?[0-9]+)\.0*$", "$1")
     ways = written.n_unique() - visits[schema.SUBJECT_ID].n_unique()
     return {"ids of subjects that are the same number, written otherwise (taken as one)": ways}
+
+
+def _mixed(visits: pl.DataFrame) -> dict[str, int]:
+    """How many ids are words where others are whole numbers: they may be no ids at all."""
+    oddities = {}
+    for what, column in (("subjects", SUBJECT_WORD), ("visits", VISIT_WORD)):
+        words = visits[column].drop_nulls().unique() if column in visits.columns else pl.Series()
+        odd = whole_numbers(words.cast(pl.String)).null_count()
+        if 0 < odd < len(words):
+            oddities[f"ids of {what} that are words, where others are whole numbers"] = odd
+    return oddities
 
 
 def _group(spec: GroupSpec, words: pl.Series, groups: GroupSettings) -> tuple[pl.Series, int]:

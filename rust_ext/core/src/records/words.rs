@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys::TextKeys;
-use crate::read::Batch;
+use crate::read::{Batch, is_text};
 use arrow_array::{Array, Int64Array};
 
 /// The number of a word that is no id: no visit and no subject has it.
@@ -35,15 +35,20 @@ impl Words {
         Ok(words)
     }
 
-    /// The number of a word; none for blanks.
+    /// The number of a word; none for blanks, and for the NaN that pandas leaves where nothing is.
     pub(super) fn number(&self, word: &str) -> Option<i64> {
-        let word = word.trim();
+        let word = as_whole(word.trim());
         let known = || self.keys.find(word.as_bytes()).map(|key| self.numbers[key as usize]);
-        (!word.is_empty()).then(|| known().unwrap_or(NOBODY))
+        (!word.is_empty() && word != "NaN").then(|| known().unwrap_or(NOBODY))
     }
 
-    /// The numbers of a column of words.
+    /// The numbers of a column of words, some of which may be whole numbers.
     pub(super) fn numbers(&self, batch: &Batch<'_>, column: usize) -> Result<Int64Array> {
+        if !is_text(batch.columns[column].data_type()) {
+            let ids = batch.ids(column)?;
+            let number = |id: i64| self.number(&id.to_string());
+            return Ok(ids.iter().map(|id| id.and_then(number)).collect());
+        }
         let texts = batch.texts(column)?;
         let mut last = ("", None);
         let number = |text| {
@@ -57,5 +62,19 @@ impl Words {
             .map(|row| if texts.is_valid(row) { texts.value(row) } else { "" })
             .map(number)
             .collect())
+    }
+}
+
+/// A word without the `.0` that pandas leaves behind whole numbers.
+fn as_whole(word: &str) -> &str {
+    match word.split_once('.') {
+        Some((whole, zeros))
+            if zeros.bytes().all(|byte| byte == b'0')
+                && !whole.trim_start_matches('-').is_empty()
+                && whole.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            whole
+        }
+        _ => word,
     }
 }
