@@ -282,7 +282,10 @@ def test_one_odd_id_makes_words_of_all_and_no_event_goes_elsewhere(own: Path) ->
     for name in ("visits", "codes"):
         text = TABLES[name].replace("e-1", "10").replace("e-2", "9").replace("e-3", "10a")
         (own / f"{name}.csv").write_text(text)
-    records = eq.read_tables(own, spec_of(own, BY_TIME))
+    labels = own / "labels.csv"
+    labels.write_text("subject_id,visit_id,boolean_value\nann,10.0,1\nann,9,1\nbob,10a,0\n")
+    records = eq.read_tables(own, spec_of(own, BY_TIME), labels=labels)
+    assert records.oddities["labels of no visit in the records"] == 0
     codes = records.code_table["code"].gather(records.codes).to_list()
     assert codes == ["I50", "I51", "I52"]
     assert records.visits[schema.VISIT_ID].to_list() == [0, 2, 1]

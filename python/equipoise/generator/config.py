@@ -105,7 +105,7 @@ class GeneratorConfig:
 
     @staticmethod
     def for_cohort(cohort: Cohort) -> GeneratorConfig:
-        """Small for hundreds of subjects (seconds on a laptop), full for a hospital's records.
+        """Small for hundreds of subjects (seconds on a laptop), larger for a hospital's records.
 
         Measured in benches/studies/generator.md: training goes on until it stops helping, blocks
         are as fine as time allows, for within a block the head knows no "or", and networks are
@@ -131,19 +131,17 @@ class GeneratorConfig:
                 max_steps=20_000,
                 evaluate_every=100 if visits > 5_000 else 50,
             )
-        if visits < 200_000:
-            return replace(
-                config,
-                width=128,
-                layers=3,
-                head_hidden=256,
-                block=32 if columns < 2048 else config.block,
-                batch_subjects=32,
-                learning_rate=5e-4,
-                max_steps=20_000,
-                evaluate_every=200,
-            )
-        return config
+        return replace(
+            config,
+            width=128,
+            layers=3,
+            head_hidden=256,
+            block=32 if columns < 2048 else config.block,
+            batch_subjects=32,
+            learning_rate=5e-4,
+            max_steps=20_000 if visits < 200_000 else 100_000,
+            evaluate_every=200 if visits < 200_000 else 500,
+        )
 
 
 _WHOLE: Final = [field.name for field in fields(GeneratorConfig) if field.type == "int"]

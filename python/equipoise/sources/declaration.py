@@ -261,17 +261,18 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
     return digits.cast(pl.Int64, strict=False)
 
 
-def numbered(texts: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """Ids as whole numbers; and as words, if the numbers are places in the sorted list of those.
+def as_ids(texts: pl.Series) -> pl.Series:
+    """Texts as ids: as the core compares them, `101.0` is 101, and pandas' NaN is nothing."""
+    ids = texts.str.strip_chars().str.replace(r"^(-?[0-9]+)\.0*$", "$1")
+    return ids.set(ids.is_in(["", "NaN"]), None)
 
-    Nothing, too, is pandas' NaN, and `101.0` is 101, also among words.
-    """
-    texts = texts.str.strip_chars()
-    texts = texts.set(texts.is_in(["", "NaN"]), None)
-    numbers = whole_numbers(texts)
-    if numbers.null_count() == texts.null_count():
+
+def numbered(texts: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """Ids as whole numbers; and as words, if the numbers are places in the sorted list of those."""
+    words = as_ids(texts)
+    numbers = whole_numbers(words)
+    if numbers.null_count() == words.null_count():
         return numbers, None
-    words = texts.str.replace(r"^(-?[0-9]+)\.0*$", "$1")
     return words.rank("dense").cast(pl.Int64) - 1, words
 
 

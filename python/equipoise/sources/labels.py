@@ -14,6 +14,7 @@ from equipoise.sources.declaration import (
     LATEST_END,
     SUBJECT_WORD,
     VISIT_WORD,
+    as_ids,
     times_of,
     whole_numbers,
 )
@@ -159,8 +160,8 @@ def _whole(path: Path, column: pl.Series) -> pl.Series:
 
 def _words(path: Path, column: pl.Series) -> pl.Series:
     want = "an id"
-    words = _texts(path, column, want)
-    _refuse(path, column, words.is_null() | (words == ""), want)
+    words = as_ids(_texts(path, column, want))
+    _refuse(path, column, words.is_null(), want)
     return words
 
 
