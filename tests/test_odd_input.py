@@ -221,6 +221,9 @@ def test_a_person_is_in_one_split(tmp_path: Path) -> None:
     rows = "1,1,2150-01-01,2150-01-02,a,train,1,140\n2,2,2150-01-01,2150-01-02,a,held_out,0,141\n"
     with pytest.raises(eq.DataError, match=r"person in one split; got train and held_out for 1, 2"):
         own(tmp_path, rows)
+    worded = rows.replace("1,1,", "ann,1,").replace("2,2,", "ann's twin,2,")
+    with pytest.raises(eq.DataError, match=r"train and held_out for ann, ann's twin"):
+        own(tmp_path, worded)
     records = own(tmp_path, rows.replace("held_out", "-"))
     assert records.oddities["subjects without a split"] == 1
     people = pl.DataFrame({"subject_id": [1, 2], "person_id": [5, 5], "split": ["train", "tuning"]})

@@ -337,7 +337,7 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     source = reading.source
     stays = source.read_stays(reading)
     visits, more = (stays.visits, {}) if labels is None else join_labels(labels, stays.visits)
-    more |= odd_splits(stays.subjects)
+    more |= odd_splits(stays)
     if reading.strict:
         refuse(reading, visits, stays.ledger, {**stays.oddities, **more})
     labelled, fates = label_visits(task, visits, source.name)

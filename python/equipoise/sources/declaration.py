@@ -233,11 +233,12 @@ def odd_systems(
     return odd
 
 
-def odd_splits(subjects: pl.DataFrame) -> dict[str, int]:
+def odd_splits(stays: Stays) -> dict[str, int]:
     """How many subjects have no split where others do.
 
     Raises `DataError` for a person with subjects in two splits, who would be judged on oneself.
     """
+    subjects = stays.subjects
     if schema.SPLIT not in subjects.columns or not subjects[schema.SPLIT].count():
         return {}
     if schema.PERSON_ID in subjects.columns:
@@ -250,7 +251,7 @@ def odd_splits(subjects: pl.DataFrame) -> dict[str, int]:
                 table="subjects",
                 column=schema.SPLIT,
                 want="all subjects of a person in one split",
-                got=f"{' and '.join(splits)} for {', '.join(map(str, ids))}",
+                got=f"{' and '.join(splits)} for {', '.join(_called(stays.visits, ids))}",
             )
     return {"subjects without a split": subjects[schema.SPLIT].null_count()}
 
@@ -259,6 +260,15 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
     """Texts as the core reads ids: `101`, and `101.0` as pandas writes it; any other is null."""
     digits = texts.str.strip_chars().str.extract(r"^(-?[0-9]+)(?:\.0*)?$")
     return digits.cast(pl.Int64, strict=False)
+
+
+def _called(visits: pl.DataFrame, subjects: Sequence[int]) -> list[str]:
+    """What a source's tables call some subjects."""
+    names = {subject: str(subject) for subject in subjects}
+    if SUBJECT_WORD in visits.columns:
+        words = visits.select(schema.SUBJECT_ID, SUBJECT_WORD).drop_nulls()
+        names |= dict(words.filter(pl.col(schema.SUBJECT_ID).is_in(subjects)).iter_rows())
+    return [names[subject] for subject in subjects]
 
 
 def as_ids(texts: pl.Series) -> pl.Series:
