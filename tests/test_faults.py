@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from equipoise import store
+from equipoise import _core, store
 from equipoise.errors import UsageError
 from equipoise.simulate import simulate
 
@@ -214,6 +215,25 @@ def write_endless(hosp: Path, kind: str) -> None:
         pl.concat([frame] * 100_000).write_parquet(first)
     for number in range(1, 4000):
         (shards / f"{number}.{kind}").hardlink_to(first)
+
+
+class Late:
+    """A path, or a stream, that Ctrl-C comes before."""
+
+    def __fspath__(self) -> str:
+        raise KeyboardInterrupt
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_arguments_are_taken_is_no_error_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "codes.csv"
+    file.write_text("visit,code\n1,a\n")
+    words = {"time": None, "stays": None, "window": None, "words": (Late(), None)}
+    for events, placing in (([Late()], None), (("t", Late()), None), ([file], words)):
+        with pytest.raises(KeyboardInterrupt):
+            _core.read_codes(events, ["visit", "code"], np.array([1]), placing=placing)
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])

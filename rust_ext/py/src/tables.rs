@@ -8,6 +8,7 @@ use equipoise_core::records::{self, Clock, Outcome, Places, VisitIndex, Window, 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3_arrow::{PyRecordBatch, PyRecordBatchReader};
 use std::path::PathBuf;
 
@@ -53,10 +54,22 @@ fn kind_named(name: &str) -> PyResult<Kind> {
 type Ids<'py> = PyReadonlyArray1<'py, i64>;
 
 /// Where events come from: files, or a stream and its name.
-#[derive(FromPyObject)]
 pub enum Events {
     Stream(String, PyRecordBatchReader),
     Files(Vec<PathBuf>),
+}
+
+// Not derived: that would make a `TypeError` of a Ctrl-C that comes while Python tells a path.
+impl<'py> FromPyObject<'_, 'py> for Events {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if given.is_instance_of::<PyTuple>() {
+            let (name, stream) = given.extract()?;
+            return Ok(Self::Stream(name, stream));
+        }
+        given.extract().map(Self::Files)
+    }
 }
 
 impl Events {
@@ -71,14 +84,26 @@ impl Events {
 }
 
 /// How events find their visits, beside the column of visit ids: see `_core.pyi`.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
 pub struct Placing<'py> {
     time: Option<(String, String)>,
     stays: Option<(String, Ids<'py>, Ids<'py>, Ids<'py>)>,
     window: Option<(Ids<'py>, Ids<'py>)>,
-    #[pyo3(default)]
     words: (Option<PyRecordBatchReader>, Option<PyRecordBatchReader>),
+}
+
+// Not derived, for the same reason: streams are asked for by Python's code.
+impl<'py> FromPyObject<'_, 'py> for Placing<'py> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let words = given.cast::<PyDict>()?.get_item("words")?;
+        Ok(Self {
+            time: given.get_item("time")?.extract()?,
+            stays: given.get_item("stays")?.extract()?,
+            window: given.get_item("window")?.extract()?,
+            words: words.map(|words| words.extract()).transpose()?.unwrap_or_default(),
+        })
+    }
 }
 
 /// The visits asked for, and those that are known and left out.
