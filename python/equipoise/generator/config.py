@@ -115,6 +115,8 @@ class GeneratorConfig:
         visits, longest = int(lengths.sum()), int(lengths.max(initial=1))
         columns = len(cohort.vocabulary)
         config = GeneratorConfig(
+            head_hidden=256,
+            learning_rate=5e-4,
             block=usual_block(columns),
             max_visits=round_up(longest, 1) if longest <= 8 else 20,
             systems=int(systems_of(cohort.vocabulary).max(initial=-1)) + 1,
@@ -124,10 +126,8 @@ class GeneratorConfig:
                 config,
                 width=64,
                 layers=2,
-                head_hidden=256,
                 block=16 if columns < 2048 else config.block,
                 batch_subjects=16,
-                learning_rate=5e-4,
                 max_steps=20_000,
                 evaluate_every=100 if visits > 5_000 else 50,
             )
@@ -135,10 +135,8 @@ class GeneratorConfig:
             config,
             width=128,
             layers=3,
-            head_hidden=256,
             block=32 if columns < 2048 else config.block,
             batch_subjects=32,
-            learning_rate=5e-4,
             max_steps=20_000 if visits < 200_000 else 100_000,
             evaluate_every=200 if visits < 200_000 else 500,
         )

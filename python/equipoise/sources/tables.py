@@ -27,6 +27,7 @@ from equipoise.sources.declaration import (
     Stays,
     ValueEvents,
     When,
+    as_ids,
     count_outcomes,
     latest_ends,
     numbered,
@@ -162,7 +163,7 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
     """The visits' table: its own columns as text, subject_id, visit_id, order, start, end, dod."""
     visits = spec.visits
     columns = [visits.subject, visits.visit, visits.order, visits.person, visits.split]
-    columns += [visits.start, visits.end, visits.death] if visits.null else []
+    columns += [visits.start, visits.end, visits.death] if visits.null else [visits.end]
     columns += [group.column for group in spec.groups]
     columns += [name for task in spec.tasks for name in (task.column, *task.unknown)]
     columns += [name for part in (*spec.codes, *spec.values) for name in part.columns]
@@ -199,13 +200,13 @@ def _times(spec: Spec, read: Reader, texts: pl.DataFrame) -> list[pl.Series | pl
             found.append(_worded_times(spec, read, texts[_own(column)]).alias(name))
         else:
             found.append(times[column].alias(name))
-    return [*found, _latest_end(spec, read, found[1])]
+    return [*found, _latest_end(spec, texts, found[1])]
 
 
-def _latest_end(spec: Spec, read: Reader, ends: pl.Series | pl.Expr) -> pl.Series | pl.Expr:
+def _latest_end(spec: Spec, texts: pl.DataFrame, ends: pl.Series | pl.Expr) -> pl.Series | pl.Expr:
     if spec.visits.end is None or isinstance(ends, pl.Expr):
         return pl.lit(None, pl.Datetime("us")).alias(LATEST_END)
-    written = read(spec.visits.table, {spec.visits.end: "text"}).to_series()
+    written = texts[_own(spec.visits.end)]
     return latest_ends(ends, (written.str.len_chars() <= A_DATE).fill_null(value=False))
 
 
@@ -303,8 +304,9 @@ def _alike(spec: Spec, visits: pl.DataFrame) -> dict[str, int]:
     """How many ids of subjects are written in another way as well (`007` and `7`)."""
     if spec.visits.subject is None or SUBJECT_WORD in visits.columns:
         return {}
-    written = visits[_own(spec.visits.subject)].str.replace(r"^(-?[0-9]+)\.0*$", "$1")
-    ways = written.n_unique() - visits[schema.SUBJECT_ID].n_unique()
+    ways = (
+        as_ids(visits[_own(spec.visits.subject)]).n_unique() - visits[schema.SUBJECT_ID].n_unique()
+    )
     return {"ids of subjects that are the same number, written otherwise (taken as one)": ways}
 
 
