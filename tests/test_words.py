@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import equipoise as eq
 from equipoise import schema
+from equipoise.sources.declaration import ID_WORDS, SUBJECT_WORD, VISIT_WORD
 
 ARRAYS = ("visit_offsets", "code_offsets", "codes", "lab_offsets", "labs", "lab_values")
 SPEC = """
@@ -92,6 +93,24 @@ def alike(one: eq.VisitRecords, other: eq.VisitRecords) -> bool:
     return arrays and tables and one.ledger.drop("table").equals(other.ledger.drop("table"))
 
 
+def names_of(records: eq.VisitRecords) -> dict[str, list[str] | None]:
+    """What the tables called visits, and subjects by their last visit; None for numbers."""
+    names = {schema.VISIT_ID: VISIT_WORD, schema.SUBJECT_ID: SUBJECT_WORD}
+    last = records.visit_offsets[1:] - 1
+    return {
+        column: (
+            (records.visits[word] if word == VISIT_WORD else records.visits[last, word]).to_list()
+            if word in records.visits.columns
+            else None
+        )
+        for column, word in names.items()
+    }
+
+
+def named(numbers: pl.Series, length: str, words: bool) -> list[str] | None:
+    return [WORDS[length](number) for number in numbers] if words else None
+
+
 @st.composite
 def hospitals(draw: st.DrawFn) -> Frames:
     """Visits of three subjects, and events of known, unknown and no visits and subjects."""
@@ -160,7 +179,12 @@ def test_words_are_read_as_numbers_are(
     options = {"threads": threads, "attach_by_time": keys != BY_ID, "until": until}
     wanted = read(root / "numbers", frames, kind, keys, **options)
     words = worded(frames, WORDS[length], *columns)
-    assert alike(read(root / "words", words, kind, keys, **options), wanted)
+    got = read(root / "words", words, kind, keys, **options)
+    assert alike(got, wanted)
+    assert names_of(got) == {
+        schema.VISIT_ID: named(wanted.visits[schema.VISIT_ID], length, "encounter" in columns),
+        schema.SUBJECT_ID: named(wanted.subjects[schema.SUBJECT_ID], length, "patient" in columns),
+    }
 
 
 @given(frames=hospitals(), length=st.sampled_from(sorted(WORDS)), by_time=st.booleans())
@@ -227,6 +251,16 @@ def own(tmp_path: Path) -> Path:
     for name, text in TABLES.items():
         (tmp_path / f"{name}.csv").write_text(text)
     return tmp_path
+
+
+def test_records_keep_the_words_and_cohorts_do_not(own: Path, tmp_path: Path) -> None:
+    records = eq.read_tables(own, spec_of(own, BY_TIME))
+    records.save(tmp_path / "records")
+    saved = eq.VisitRecords.load(tmp_path / "records")
+    second = saved.take(np.array([1]))
+    assert second.visits.select(ID_WORDS).rows() == [("bob", "e-3")]
+    cohort = saved.encode(saved.fit_vocabulary())
+    assert not set(ID_WORDS) & {*cohort.visits.columns, *cohort.subjects.columns}
 
 
 def outcomes(records: eq.VisitRecords, table: str) -> dict[str, int]:

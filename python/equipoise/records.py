@@ -34,7 +34,7 @@ from equipoise.ragged import (
     write_arrays,
 )
 from equipoise.reading import Reading, read_side_by_side
-from equipoise.sources.declaration import Source, Stays, odd_splits, odd_systems
+from equipoise.sources.declaration import ID_WORDS, Source, Stays, odd_splits, odd_systems
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
 from equipoise.sources.placing import known_in_time, words_of
@@ -51,7 +51,8 @@ class VisitRecords:
     """S subjects, their N visits, and each visit's raw codes and lab means.
 
     subjects: S rows of `schema.SUBJECTS` and one String column per group.
-    visits: N rows of `schema.VISITS` and start, end; ordered by subject, then by time.
+    visits: N rows of `schema.VISITS` and start, end; ordered by subject, then by time. Where the
+    tables' ids are words, so are `sources.declaration.ID_WORDS`: what the numbers stand for.
     codes: numbers of rows of `code_table` (kind, system, code, title), ascending in a visit.
     labs, lab_values: numbers of rows of `lab_table` (lab, title), ascending in a visit, and the
     exact mean over the visit of each.
@@ -365,9 +366,10 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     of_stays = stays.ledger.select(list(schema.LEDGER))
     of_visits = ledger_of("visits", fates.items())
     ledger = pl.concat([of_stays, of_visits, cells, coded.ledger, measured.ledger])
+    words = [word for word in ID_WORDS if word in visits.columns and visits[word].count()]
     return VisitRecords(
         subjects=subjects,
-        visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end"),
+        visits=visits.select(schema.VISIT_ID, schema.LABEL, "start", "end", *words),
         visit_offsets=visit_offsets,
         code_offsets=coded.offsets,
         codes=coded.codes,

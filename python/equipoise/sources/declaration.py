@@ -21,6 +21,7 @@ LAB: Final = "lab"
 #: null.
 SUBJECT_WORD: Final = "subject as written"
 VISIT_WORD: Final = "visit as written"
+ID_WORDS: Final = (SUBJECT_WORD, VISIT_WORD)
 #: Of `Stays.visits`, where ends may be dates: the last moment that may be within the visit.
 LATEST_END: Final = "latest end"
 #: "id" refuses nulls, the others take an empty cell as null.

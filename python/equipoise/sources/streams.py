@@ -13,6 +13,7 @@ import polars as pl
 from equipoise import schema
 from equipoise.errors import DataError, UsageError
 from equipoise.sources.declaration import (
+    ID_WORDS,
     LATEST_END,
     SUBJECT_WORD,
     VISIT_WORD,
@@ -136,7 +137,7 @@ def _read_stays(
         ledgers.append(count_outcomes("subjects", fates))
         people = people.filter(fates["outcome"] == schema.USED)
     names = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", GIVEN, LATEST_END]
-    names += [word for word in (SUBJECT_WORD, VISIT_WORD) if word in used.columns]
+    names += [word for word in ID_WORDS if word in used.columns]
     return Stays(used.select(names), people, pl.concat(ledgers), {})
 
 

@@ -16,6 +16,7 @@ from equipoise import schema
 from equipoise.errors import DataError
 from equipoise.sources.declaration import (
     DIAGNOSIS,
+    ID_WORDS,
     LAB,
     LATEST_END,
     SUBJECT_WORD,
@@ -146,7 +147,7 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
     cells += [_fates(f"{table} (values)", rows, _FATE_OF_VALUE) for _, rows in values]
     keep = [schema.SUBJECT_ID, schema.VISIT_ID, "start", "end", "died"]
     keep += ["dod"] if spec.visits.death else []
-    keep += [word for word in (SUBJECT_WORD, VISIT_WORD) if word in visits.columns]
+    keep += [word for word in ID_WORDS if word in visits.columns]
     keep += [LATEST_END] if spec.visits.end else []
     return Stays(
         visits=visits.select(*keep, *(_label(task) for task in spec.tasks)),
