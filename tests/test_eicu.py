@@ -323,3 +323,19 @@ def test_bad_cells_are_named(small: Path) -> None:
     (small / "lab.csv.gz").unlink()
     with pytest.raises(eq.DataError, match="lab.csv.gz"):
         eq.read_eicu(small)
+
+
+def test_above_89_is_in_no_band_that_ends_there(small: Path) -> None:
+    (small / "patient.csv").write_text(
+        PATIENT.replace("Female,> 89,Caucasian", "Male,89,Caucasian")
+    )
+    assert eq.read_eicu(small, age_cuts=(18, 89)).subjects["age_band"].to_list()[0] == ">=90"
+    with pytest.raises(eq.UsageError, match="eICU says no more than > 89, got 90"):
+        eq.read_eicu(small, age_cuts=(18, 90))
+
+
+def test_drugs_have_the_same_numbers_as_pandas_writes_them(small: Path) -> None:
+    header = "patientunitstayid,drugstartoffset,drughiclseqno\n"
+    (small / "medication.csv").write_text(header + "1,5,123\n2,5,123.0\n2,6,\n")
+    codes = eq.read_eicu(small, codes=["medication"]).code_table
+    assert codes["code"].to_list() == ["123"]

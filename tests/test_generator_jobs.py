@@ -224,3 +224,23 @@ def test_two_bins_of_one_lab_are_counted_by_visit():
     sizes = np.cumsum([0, *map(len, visits)])
     codes = np.array([code for visit in visits for code in visit], np.int32)
     assert visits_with_two_bins(Vocabulary(columns), Nested(np.array([0, 8]), sizes, codes)) == 2
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_no_jobs_is_left_alone(generator, tmp_path, force):
+    notes = tmp_path / "cohort.job" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with pytest.raises(UsageError, match="holds notes.txt, which is none of it"):
+        run_job(generator, PLAN, tmp_path / "cohort", 3, force=force)
+    assert contents(notes.parent) == {"notes.txt": b"precious"}
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_what_was_put_beside_the_shards_stays(generator, whole, tmp_path):
+    out = tmp_path / "cohort"
+    run_job(generator, PLAN, out, 3, shard_subjects=20, part=(1, 2))
+    (job_folder(out) / "notes.txt").write_text("precious")
+    run_job(generator, PLAN, out, 3, shard_subjects=20, resume=True)
+    assert contents(job_folder(out)) == {"notes.txt": b"precious"}
+    assert same(Cohort.load(out), Cohort.load(whole))

@@ -14,13 +14,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from equipoise import schema
+from equipoise.balance.diffusion.mcrage import _key
 from equipoise.cohort import cohort_from_lists
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import drawing, load_generator, sample, snapshots, train_generator
+from equipoise.generator.conditions import Conditions
 from equipoise.generator.fitting import _log_odds
 from equipoise.generator.gathering import no_records
 from equipoise.generator.jobs import _job, run_job
 from equipoise.generator.orders import Order
+from equipoise.generator.parallel import Layout
 from equipoise.generator.shards import Shards
 from equipoise.generator.torch_state import read_state
 from equipoise.generator.training import _hold_out
@@ -81,6 +84,8 @@ def test_a_person_is_on_one_side_of_what_is_held_out(seed: int) -> None:
     )
     assert one.equals(two)
     assert len(one) == 20
+    renamed = replace(cohort, subjects=cohort.subjects.rename({"sex": "place"}))
+    assert _hold_out(renamed, ["place"], seed)[1].subjects["subject_id"].equals(one)
 
 
 @pytest.mark.parametrize("other", ["rbg", "unsafe_rbg"])
@@ -212,3 +217,46 @@ def test_shards_beyond_a_million_are_found(tmp_path: Path) -> None:
         shards.write(number, no_records())
     assert list(shards.done()) == [7, 1_000_000]
     assert len(shards.read(shards.done()[1_000_000]).codes) == 0
+
+
+def test_weights_that_are_numbers_in_64_bits_alone_are_refused(tmp_path: Path) -> None:
+    state = {name: np.array(array) for name, array in read_state(GOLDEN / "halo.pt").items()}
+    state["transformer.ln_f.weight"] = state["transformer.ln_f.weight"].astype(np.float64) * 1e300
+    save_file(state, tmp_path / "halo")
+    with pytest.raises(DataError, match="want weights that are numbers; got"):
+        imported(tmp_path / "halo")
+
+
+@pytest.mark.parametrize("name", ["auto1", "auto2"])
+def test_halos_head_of_more_units_is_refused(tmp_path: Path, name: str) -> None:
+    state = {name: np.array(array) for name, array in read_state(GOLDEN / "halo.pt").items()}
+    for part, axes in (("weight", [(0, 5), (0, 5)]), ("bias", [(0, 5)])):
+        state[f"ehr_head.{name}.{part}"] = np.pad(state[f"ehr_head.{name}.{part}"], axes)
+    save_file(state, tmp_path / "halo")
+    with pytest.raises(DataError, match=f"ehr_head.{name} of"):
+        imported(tmp_path / "halo")
+
+
+def test_all_files_of_a_model_are_for_the_same_people(tmp_path: Path) -> None:
+    random_generator().save(tmp_path / "model")
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1
+
+
+@pytest.mark.parametrize("by", [["sex", "sex"], ["subjects"]])
+def test_groups_that_cannot_be_told_apart_are_refused(by: list[str]) -> None:
+    subjects = pl.DataFrame({"label": [True], "sex": ["F"], "subjects": ["x"]})
+    with pytest.raises(UsageError, match="want each group once, and none called subjects"):
+        Conditions.of(subjects, by)
+
+
+def test_no_devices_are_refused_and_one_is_the_one_that_is_named() -> None:
+    assert Layout.of(jax.devices()[:1], 1).mesh is None
+    with pytest.raises(UsageError, match="devices: want one or more, got none"):
+        Layout.of([], 1)
+
+
+@pytest.mark.parametrize("other", ["rbg", "unsafe_rbg"])
+def test_mcrages_random_numbers_are_ours_too(other: str) -> None:
+    wanted = jax.random.key_data(_key(5))
+    with jax.default_prng_impl(other):
+        assert np.array_equal(jax.random.key_data(_key(5)), wanted)

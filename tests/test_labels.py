@@ -218,3 +218,69 @@ def test_subjects_are_called_as_the_table_calls_them(
         labels.write_text(text.replace("P7,3", "Q,3"))
         with pytest.raises(eq.DataError, match="row 2: want P7, the subject of visit 3; got Q"):
             eq.read_tables(tmp_path, tmp_path / "own.toml", labels=labels)
+
+
+def test_what_comes_after_a_prediction_is_left_out_of_earlier_visits_too(tmp_path: Path) -> None:
+    """The first visit goes on beyond the second's prediction; the third has one of its own."""
+    visits = pl.DataFrame(
+        {
+            "subject_id": [1, 1, 2],
+            "visit_id": [10, 11, 20],
+            "from": [day(1), day(5), day(1)],
+            "to": [day(31), day(10), day(31)],
+        }
+    )
+    values = pl.DataFrame(
+        {
+            "visit": [10, 10, 11, 11, 20],
+            "at": [day(2), day(20), day(5.5), day(8), day(20)],
+            "lab": "a",
+            "value": [1.0, 3.0, 7.0, 9.0, 5.0],
+        }
+    )
+    codes = pl.DataFrame({"visit": [10, 11, 20], "code": ["a", "b", "c"]})
+    for name, frame in {"visits": visits, "values": values, "codes": codes}.items():
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    labels = pl.DataFrame(
+        {
+            "subject_id": [1, 2],
+            "visit_id": [11, 20],
+            "prediction_time": [day(6), day(25)],
+            "boolean_value": [True, False],
+        }
+    )
+    labels.write_parquet(tmp_path / "labels.parquet")
+    (tmp_path / "own.toml").write_text(OVERLAPPING)
+    records = eq.read_tables(
+        tmp_path,
+        tmp_path / "own.toml",
+        labels=tmp_path / "labels.parquet",
+        until="prediction",
+    )
+    assert records.visits["visit_id"].to_list() == [10, 11, 20]
+    assert records.lab_values.tolist() == [1.0, 7.0, 5.0]
+    assert len(records.codes) == 0
+
+
+OVERLAPPING = """
+[visits]
+table = "visits"
+subject = "subject_id"
+visit = "visit_id"
+start = "from"
+end = "to"
+[tasks.none]
+column = "visit_id"
+true = ["10"]
+false = ["11"]
+[[codes]]
+table = "codes"
+visit = "visit"
+code = "code"
+[[values]]
+table = "values"
+visit = "visit"
+time = "at"
+code = "lab"
+value = "value"
+"""

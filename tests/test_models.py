@@ -139,14 +139,22 @@ def test_a_pipeline_takes_no_weights_and_says_so() -> None:
 def test_what_is_no_classifier_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="mine has no predict_proba"):
         from_estimator("mine", RidgeClassifier())
-    with pytest.raises(UsageError, match="No module named 'nowhere'; want package.module:estim"):
+    with pytest.raises(
+        UsageError,
+        match="thing: ModuleNotFoundError: No module named 'nowhere'; want package.module:",
+    ):
         models_named(["nowhere:thing"])
     with pytest.raises(UsageError, match="test_models:thing"):
         models_named(["test_models:thing"])
+    (tmp_path / "broken_model.py").write_text("def f(:")
+    (tmp_path / "picky_model.py").write_text("class Picky:\n def __init__(self, x): pass")
     (tmp_path / "local_model.py").write_text("from sklearn.naive_bayes import BernoulliNB as Bayes")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     assert "local_model:Bayes" in models_named(["local_model:Bayes"])
+    for name, error in (("broken_model:f", "SyntaxError"), ("picky_model:Picky", "TypeError")):
+        with pytest.raises(UsageError, match=f"{name}: {error}: "):
+            models_named([name])
 
 
 def test_an_estimator_that_fails_is_named_and_quotes_nobody() -> None:

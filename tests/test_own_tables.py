@@ -171,3 +171,34 @@ def test_folders_lie_below_the_one_that_is_read(tmp_path: Path, folder: str) -> 
     spec = SPEC.replace('table = "stays"', f'table = "stays"\nfolders = ["{folder}"]', 1)
     with pytest.raises(eq.DataError, match="folders: want folders below the one that is read"):
         read(tmp_path, spec)
+
+
+def test_a_person_who_is_nan_is_none(tmp_path: Path) -> None:
+    records = read(tmp_path, stays=STAYS + "3,30,2020-01-04, NaN,0,50,143\n")
+    stays = records.ledger.filter(table="stays")
+    assert dict(stays.select("outcome", "rows").iter_rows()) == {"no person": 1, "used": 3}
+
+
+def test_a_date_of_death_is_that_of_all_visits_of_the_subject(tmp_path: Path) -> None:
+    spec = SPEC.replace('start = "from"', 'start = "from"\nend = "to"\ndeath = "death"')
+    spec = spec.replace("tasks.dead", "tasks.in_hospital_mortality")
+    rows = (
+        "1,10,2020-01-01,2020-01-05,x,0,80,140,\n1,11,2020-01-20,2020-01-21,x,0,80,141,2020-01-25\n"
+    )
+    header = "patient,stay,from,to,person,fate,years,sodium,death\n"
+    (tmp_path / "stays.csv").write_text(header + rows)
+    (tmp_path / "own.toml").write_text(spec)
+    records = eq.read_tables(tmp_path, tmp_path / "own.toml", "mortality_30d")
+    assert records.visits[schema.LABEL].to_list() == [True, True]
+
+
+def test_words_that_are_no_usual_split_are_counted(tmp_path: Path) -> None:
+    spec = SPEC.replace('person = "person"', 'split = "person"')
+    stays = STAYS.replace(",x,", ",Train,").replace(",y,", ",train,")
+    records = read(tmp_path, spec, stays)
+    assert records.oddities["subjects in a split that is none of train, tuning, held_out"] == 1
+
+
+def test_codes_are_not_called_labs(tmp_path: Path) -> None:
+    with pytest.raises(eq.DataError, match="kind: want another name"):
+        read(tmp_path, SPEC + EVENTS + 'kind = "lab"\n')

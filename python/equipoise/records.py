@@ -287,7 +287,7 @@ def read_source(
     labels: a table of labels (see `sources.labels`) instead of a task.
     until: a window such as `admission+24h` (see `tasks.window_of`): later events of a visit are
     left out and counted, as are those without a time; a code without a time of its own counts as
-    known when its visit ends.
+    known when its visit ends, and never within a window from admission.
     attach_by_time: events without a visit id go to the visit of their subject that encloses their
     time (by default they are dropped and counted).
     age_cuts, race_table: see `tasks.GroupSettings`.

@@ -162,8 +162,15 @@ class Window:
     minutes: int
 
     def limit(self) -> pl.Expr:
-        """The last moment that counts, from the visits' frame."""
-        return pl.col(self.anchor) + pl.duration(minutes=self.minutes)
+        """The last moment that counts, from the visits' frame, ordered by subject and time.
+
+        A prediction is made from a subject's visits before it as well: none of them may know more.
+        """
+        anchor = pl.col(self.anchor)
+        if self.anchor == "prediction_time":
+            earliest = anchor.cum_min(reverse=True).fill_null(strategy="backward")
+            anchor = earliest.over(schema.SUBJECT_ID)
+        return anchor + pl.duration(minutes=self.minutes)
 
 
 _ANCHORS: Final[Mapping[str, Literal["start", "end", "prediction_time"]]] = {

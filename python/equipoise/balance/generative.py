@@ -34,7 +34,7 @@ def fairplay(
     plan = plan_balance(train, by, ratio=ratio, leave_small=leave_small)
     if plan.synthetic == 0:
         return train
-    # Imported here: it brings JAX, which no other balancing method needs.
+    # Imported here: it brings JAX, which few balancing methods need.
     from equipoise.generator import sample, train_generator
 
     generator = train_generator(

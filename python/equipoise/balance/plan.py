@@ -62,7 +62,7 @@ class BalancePlan:
         return int(self.cells[SYNTHETIC].sum())
 
     def to_csv(self, path: Path | str) -> None:
-        """Write the cells as CSV, so that a person can edit the `synthetic` column."""
+        """Write the cells as CSV, so that a person can edit `synthetic`, and `target` with it."""
         self.cells.write_csv(Path(path))
 
     @staticmethod
@@ -86,7 +86,8 @@ class BalancePlan:
         total = (parsed[REAL] + parsed[SYNTHETIC]).alias(TARGET)
         if TARGET in text.columns:
             wrong = _counts(text, TARGET, name) != total
-            _refuse(wrong, text[TARGET], name, TARGET, f"{REAL} + {SYNTHETIC}")
+            want = f"{REAL} + {SYNTHETIC}, or no such column"
+            _refuse(wrong, text[TARGET], name, TARGET, want)
         for column in by:
             _refuse(text[column].is_null(), text[column], name, column, "a group")
         cell = pl.struct(schema.LABEL, *by)

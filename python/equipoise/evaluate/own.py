@@ -113,9 +113,10 @@ def estimator_at(name: str) -> Own:
         sys.path.append(here)
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        made = found() if isinstance(found, type) or not hasattr(found, "fit") else found
+    except Exception as error:
         raise UsageError(
-            f"{name}: {error}; want package.module:estimator, here or on Python's path"
+            f"{name}: {type(error).__name__}: {error}; want package.module:estimator, here or on "
+            "Python's path, an instance or what makes one without arguments"
         ) from None
-    made = found() if isinstance(found, type) or not hasattr(found, "fit") else found
     return from_estimator(name, made)

@@ -105,6 +105,8 @@ class Generator:
                 "report": dict(self.report),
             }
             store.write_json(folder / DESCRIPTION, description)
+            # Safetensors makes it for its owner alone; it is read by whom the others are.
+            (folder / WEIGHTS).chmod((folder / DESCRIPTION).stat().st_mode)
             self.history.write_ndjson(folder / METRICS)
             for name, content in (files or {}).items():
                 (folder / name).write_bytes(content)

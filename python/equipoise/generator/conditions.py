@@ -12,7 +12,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.cohort import check_groups
-from equipoise.errors import DataError
+from equipoise.errors import DataError, UsageError
 
 _Bits = npt.NDArray[np.float32]
 
@@ -32,7 +32,13 @@ class Conditions:
 
     @staticmethod
     def of(subjects: pl.DataFrame, by: list[str], may_hide: bool = False) -> Conditions:
-        """The cells of subjects whose label and groups are known."""
+        """The cells of subjects whose label and groups are known.
+
+        Raises `UsageError` for a group that is named twice, or as one of our columns.
+        """
+        clash = [name for name in by if name == "subjects" or by.count(name) > 1]
+        if clash:
+            raise UsageError(f"{clash[0]}: want each group once, and none called subjects")
         names = [schema.LABEL, *by]
         cells = subjects.group_by(names).agg(pl.len().cast(pl.Int64).alias("subjects"))
         return Conditions(cells.sort(names), tuple(by), may_hide)

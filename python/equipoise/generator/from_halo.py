@@ -79,8 +79,10 @@ def from_halo_checkpoint(
             raise DataError(
                 table=str(path), column=name, want=str(leaf.shape), got=str(arrays[name].shape)
             )
-        check_numbers(path, name, arrays[name])
-        leaves.append(jnp.asarray(arrays[name], jnp.float32))
+        with np.errstate(over="ignore"):
+            narrow = arrays[name].astype(np.float32)
+        check_numbers(path, name, narrow)
+        leaves.append(jnp.asarray(narrow))
     params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     history = pl.DataFrame(schema=dict(HISTORY))
     return Generator(params, vocabulary, conditions, config, history, {})
@@ -139,6 +141,11 @@ def _coarse(
 def head_arrays(state: _State, codes: int, config: GeneratorConfig) -> dict[str, _Floats]:
     """The weights of `triangle.HaloHead` by name: HALO's unit D - 1 + c is unit c there."""
     free = config.width - 1
+    units = config.width + codes + config.spare_tokens + 2
+    for name in ("auto1", "auto2"):
+        got = len(state[f"ehr_head.{name}.bias"])
+        if got != units:
+            raise ValueError(f"ehr_head.{name} of {got} units, not {units}")
     blocks, size = config.blocks(codes)
     column_V = _columns(codes, config)
     used_V = column_V >= 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -111,7 +110,7 @@ def run_job(
     batch = usual_batch(order.total) if batch is None else batch
     _check(batch, shard_subjects, part, force)
     if force and not resume:
-        shutil.rmtree(job_folder(out), ignore_errors=True)
+        Shards.remove(job_folder(out))
     job = _job(generator, order, seed, batch, shard_subjects)
     shards = Shards.open(job_folder(out), job, resume=resume or part is not None)
     kept = len(shards.done())
@@ -125,7 +124,7 @@ def run_job(
     with _joined(generator, order, shards) as (cohort, two_bins):
         about["visits_with_two_bins_of_a_lab"] = two_bins
         cohort.save(out, force=force, sealed=True, seed=seed, config=about, inputs=inputs)
-    shards.remove()
+    Shards.remove(shards.folder)
     return replace(report, joined=True, two_bins=two_bins)
 
 

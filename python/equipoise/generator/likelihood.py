@@ -21,6 +21,7 @@ from equipoise.generator.network import (
 def log_likelihood(generator: Generator, cohort: Cohort) -> npt.NDArray[np.float64]:
     """(S,) nats of each subject's visits given label and groups, log P(visits | condition).
 
+    With `GeneratorConfig.systems` it is that of the visits and the systems told to each of them.
     A subject with more visits than the generator can make is judged on the last of them, as in
     training. NaN where nothing can be said: no visit, an unknown label, or a group level that no
     training subject had. Raises `DataError` for another vocabulary or a missing group column.

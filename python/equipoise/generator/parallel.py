@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from equipoise.errors import DataError
+from equipoise.errors import DataError, UsageError
 from equipoise.generator.batches import Batch
 
 _AXIS: Final = "data"
@@ -29,7 +29,7 @@ _constrained: Final[Callable[..., jax.Array]] = jax.lax.with_sharding_constraint
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a step are computed. mesh: None for one device. rounds: parts in a row.
+    """Where the parts of a step are computed. mesh: None for JAX's first. rounds: parts in a row.
 
     shard_params: weights and moments are cut along their longest axis that the devices divide.
     """
@@ -40,9 +40,12 @@ class Layout:
 
     @staticmethod
     def of(devices: Sequence[jax.Device] | None, rounds: int, shard_params: bool = False) -> Layout:
-        """Over these devices, by default all there are."""
+        """Over these devices, by default all there are; raises `UsageError` if there is none."""
         chosen = jax.devices() if devices is None else list(devices)
-        mesh = Mesh(np.array(chosen), (_AXIS,)) if len(chosen) > 1 else None
+        if not chosen:
+            raise UsageError("devices: want one or more, got none")
+        first_alone = chosen == jax.local_devices()[:1]
+        mesh = None if first_alone else Mesh(np.array(chosen), (_AXIS,))
         return Layout(mesh, rounds, shard_params)
 
     @property

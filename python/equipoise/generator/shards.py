@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import uuid
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 JOB: Final = "job.json"
 _SHARD: Final = re.compile(r"shard-(\d{6,})\.([0-9a-f]{32})\.arrow")
+_DRAFT: Final = re.compile(r"\.(job\.json|shard-.+\.arrow)\.[0-9a-f]{8}\.new")
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,18 @@ class Shards:
     def open(folder: Path, job: Mapping[str, Any], *, resume: bool) -> Shards:
         """Begin a job, or go on with it.
 
-        Raises `UsageError` if the folder holds one and `resume` is false, or holds another.
+        Raises `UsageError` if the folder holds one and `resume` is false, or holds another, or what
+        is no job's.
         """
         path = folder / JOB
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
+            others = [found.name for found in folder.iterdir() if not _is_ours(found)]
+            if others:
+                raise UsageError(
+                    f"{folder} is where the job would be, and holds {min(others)}, which is none "
+                    "of it; move it, or choose another --out"
+                )
             _write_whole(path, json.dumps(job, indent=2, sort_keys=True).encode())
         elif not resume:
             raise UsageError(
@@ -107,9 +114,13 @@ class Shards:
             raise _damaged(path, f"shard {int(match[1])}", f"shard {number}")
         return _records(batch.column("codes"))
 
-    def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Delete the job in a folder, and the folder if nothing else is in it."""
+        with suppress(OSError):
+            for path in filter(_is_ours, sorted(folder.iterdir())):
+                path.unlink()
+            folder.rmdir()
 
     @property
     def _digest(self) -> str:
@@ -123,6 +134,10 @@ class Shards:
                     f"{self.folder} holds another job, whose {name} is {found.get(name)} and not "
                     f"{self.job.get(name)}; --force starts anew"
                 )
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name == JOB or any(form.fullmatch(path.name) for form in (_SHARD, _DRAFT))
 
 
 def _records(codes: pa.LargeListArray) -> Nested:

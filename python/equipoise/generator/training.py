@@ -43,9 +43,9 @@ def train_generator(
     visits, with an unknown label or with an unknown group.
 
     `snapshots` is a folder to save to at looks; if a killed run of the same training left some
-    there, it goes on from them, and on one CPU ends with the same bits as if it had not been
-    killed. Each step is shared out to `devices` (default: all), which changes rounding only;
-    `shard_params` cuts the weights too. `watch` is told how training goes at each look.
+    there, it goes on from them, and on one CPU with as many cores ends with the same bits as if
+    it had not been killed. Each step is shared out to `devices` (default: all), which changes
+    rounding only; `shard_params` cuts the weights too. `watch` is told how training goes at each look.
 
     Raises `DataError` if fewer than two subjects are left, if they have no codes, for another
     vocabulary of `tuning`, if a column of `by` is missing, if the likelihood is never finite, or if
@@ -158,12 +158,13 @@ def _hold_out(cohort: Cohort, by: list[str], seed: int) -> tuple[Cohort, Cohort]
     shuffled = cohort.subjects.select(
         schema.LABEL, *by, __person=own if person is None else pl.coalesce(person, own)
     )
-    shuffled = shuffled.with_row_index("place").sample(fraction=1, shuffle=True, seed=seed)
+    shuffled = shuffled.with_row_index("__place").sample(fraction=1, shuffle=True, seed=seed)
     kept = pl.struct(schema.LABEL, *by).is_first_distinct()
-    spare = shuffled.with_columns(kept=kept).filter(~pl.col("kept").any().over("__person"))
-    persons = spare.group_by("__person", maintain_order=True).agg("place")
-    before = pl.col("place").list.len().cum_sum() - pl.col("place").list.len()
-    drawn = persons.filter(before < -(-len(cohort) // 10))["place"].explode(empty_as_null=False)
+    spare = shuffled.with_columns(__kept=kept).filter(~pl.col("__kept").any().over("__person"))
+    persons = spare.group_by("__person", maintain_order=True).agg("__place")
+    size = pl.col("__place").list.len()
+    before = size.cum_sum() - size
+    drawn = persons.filter(before < -(-len(cohort) // 10))["__place"].explode(empty_as_null=False)
     held = np.zeros(len(cohort), bool)
     held[drawn.to_numpy()] = True
     return cohort.filter(~held), cohort.filter(held)

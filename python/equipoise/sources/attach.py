@@ -228,7 +228,7 @@ def _fate(how: Attaching, window: Window | None) -> pl.Expr:
     if window is None:
         return placed
     at, limit = pl.col(LATEST), pl.col("__limit")
-    # A visit without a prediction lies before one that has it.
+    # A visit without a limit has no prediction after it.
     open_end = window.anchor == "prediction_time"
     unknown = at.is_null() if open_end else at.is_null() | limit.is_null()
     late = pl.when(unknown).then(pl.lit(NO_TIME)).when(at > limit).then(pl.lit(LATE))

@@ -127,7 +127,6 @@ class MixedEvents:
     enclose it. lab: the columns that name a lab, the first of which is the code.
     name_codes: takes (code,) to rows of (code, kind, system, name, dropped), in the same order;
     `dropped` is the reason why events of this code are left out, or null.
-    title: the columns of `dictionary` that hold the code and its title.
     """
 
     table: str
@@ -254,7 +253,14 @@ def odd_splits(stays: Stays) -> dict[str, int]:
                 want="all subjects of a person in one split",
                 got=f"{' and '.join(splits)} for {', '.join(_called(stays.visits, ids))}",
             )
-    return {"subjects without a split": subjects[schema.SPLIT].null_count()}
+    splits = subjects[schema.SPLIT].drop_nulls()
+    usual = (schema.TRAIN, schema.TUNING, schema.HELD_OUT)
+    return {
+        "subjects without a split": subjects[schema.SPLIT].null_count(),
+        f"subjects in a split that is none of {', '.join(usual)}": int(
+            (~splits.is_in(usual)).sum()
+        ),
+    }
 
 
 def whole_numbers(texts: pl.Series) -> pl.Series:

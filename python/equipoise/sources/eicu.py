@@ -24,6 +24,7 @@ from equipoise.sources.declaration import (
     Stays,
     ValueEvents,
     When,
+    as_whole,
     count_outcomes,
 )
 from equipoise.tasks import OTHER_RACE, GroupSettings
@@ -44,12 +45,18 @@ NAMES: Final = {
 }
 FATES: Final = {"Expired": True, "Alive": False}
 SEXES: Final = ("Female", "Male", "Other")
-#: What "> 89" stands for.
-OLDEST: Final = 89
+#: Who is "> 89" counts as this old.
+OLDEST: Final = 90
 
 
 def read_stays(read: Reader) -> Stays:
-    """Unit stays as visits, hospital stays as subjects, groups by the first unit stay."""
+    """Unit stays as visits, hospital stays as subjects, groups by the first unit stay.
+
+    Raises `UsageError` for a band of ages that "> 89" cannot be told to be in.
+    """
+    if read.groups.age_cuts[-1] >= OLDEST:
+        cut = read.groups.age_cuts[-1]
+        raise UsageError(f"age cuts: eICU says no more than > {OLDEST - 1}, got {cut}")
     stays = read("patient", PATIENT).rename(NAMES)
     stays = stays.with_columns(
         _age(read, stays["age"]),
@@ -83,7 +90,7 @@ def read_stays(read: Reader) -> Stays:
 
 
 def _age(read: Reader, text: pl.Series) -> pl.Series:
-    """Whole years; "> 89" is 89, an empty cell null. Raises `DataError` for anything else."""
+    """Whole years; "> 89" is 90, an empty cell null. Raises `DataError` for anything else."""
     years = text.str.strip_chars().str.replace(r"^> *89$", str(OLDEST)).replace("", None)
     years = years.str.replace(r"\.0*$", "")  # As a column of floats writes them.
     age = years.cast(pl.Int64, strict=False)
@@ -164,7 +171,7 @@ def split_icd(codes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _one_system(name: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    return lambda codes: codes.select("raw", pl.lit(name).alias("system"), "code")
+    return lambda codes: codes.select("raw", pl.lit(name).alias("system"), as_whole("code"))
 
 
 CODES: Final[Mapping[str, CodeEvents]] = {

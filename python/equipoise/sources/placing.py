@@ -94,7 +94,8 @@ def placing_of(
 def known_in_time(stays: Stays, visits: pl.DataFrame, window: Window) -> Stays:
     """`stays` without what stands in the visits' own table and is known too late for `window`.
 
-    Whatever stands there has no time, and counts as known when its visit ends.
+    Whatever stands there has no time, and counts as known when its visit ends; in a window from
+    admission it is always too late, as for the core (see `_window`).
     """
     if stays.cells is None:
         return stays
@@ -104,7 +105,8 @@ def known_in_time(stays: Stays, visits: pl.DataFrame, window: Window) -> Stays:
     unknown = pl.col("end").is_null()
     if window.anchor != "prediction_time":
         unknown |= limit.is_null()
-    fate = pl.when(unknown).then(pl.lit(NO_TIME)).when(pl.col("end") > limit).then(pl.lit(LATE))
+    late = (pl.col("end") > limit) | pl.lit(window.anchor == "start")
+    fate = pl.when(unknown).then(pl.lit(NO_TIME)).when(late).then(pl.lit(LATE))
     fates = visits.select(schema.VISIT_ID, fate=fate).drop_nulls("fate")
 
     def kept(rows: pl.DataFrame | None) -> pl.DataFrame | None:
@@ -128,7 +130,10 @@ def _stays(
 
 
 def _window(visits: pl.DataFrame, window: Window, when: When | None) -> tuple[Moments, Moments]:
+    # That a stay ended within so many hours of its admission must not be told by what it has then.
     ends = _moments(visits["end"])
+    if window.anchor == "start":
+        ends = np.where(ends == UNKNOWN, UNKNOWN, NEVER)
     if when is not None and when.unit == "minutes":
         if window.anchor != "start":
             raise UsageError(
@@ -138,7 +143,7 @@ def _window(visits: pl.DataFrame, window: Window, when: When | None) -> tuple[Mo
     if window.anchor not in visits.columns:
         raise UsageError(WANTS_PREDICTION)
     limits = visits.select(window.limit().alias("limit"))["limit"]
-    # A visit without a prediction lies before one that has it.
+    # A visit without a limit has no prediction after it.
     return _moments(limits, NEVER if window.anchor == "prediction_time" else UNKNOWN), ends
 
 

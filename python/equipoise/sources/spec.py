@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, cast
 
 from equipoise import schema
 from equipoise.errors import DataError
+from equipoise.sources.declaration import LAB
 
 Record = Literal["whole", "first_event", "last_known"]
 RECORDS: Final = ("whole", "first_event", "last_known")
@@ -285,6 +286,8 @@ def _events(part: _Section, *, is_code: bool) -> EventsSpec:
         time=part.text("time"),
     )
     part.done()
+    if spec.kind == LAB:
+        raise part.wrong("kind", "another name, for that is what values become", LAB)
     _check_once(part, "columns", spec.columns)
     if spec.table:
         _check_table(part, spec, is_code=is_code)

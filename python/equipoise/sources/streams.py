@@ -14,6 +14,7 @@ from equipoise import schema
 from equipoise.errors import DataError, UsageError
 from equipoise.sources.declaration import (
     ID_WORDS,
+    LAB,
     LATEST_END,
     SUBJECT_WORD,
     VISIT_WORD,
@@ -88,8 +89,11 @@ def streams_source(
 ) -> Source:
     """The source of these frames, and of `streams`: some of `CODES` and `VALUES`.
 
-    by_time: events have a subject and a time, by which they may be placed.
+    by_time: events have a subject and a time, by which they may be placed. Raises `UsageError` for
+    codes that are called what labs are.
     """
+    if columns.kind == LAB:
+        raise UsageError(f"columns.kind: want another name than {LAB}, which values become")
     subject = columns.subject if by_time else None
     when = When(columns.time) if columns.time else None
     lab = (columns.lab, *([columns.unit] if columns.unit else []))

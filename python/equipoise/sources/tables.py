@@ -127,7 +127,8 @@ def _read_stays(spec: Spec, read: Reader) -> Stays:
         fate = fate.when(pl.col("start").is_null()).then(pl.lit("no start"))
     fate = fate.when(pl.col(LATEST_END) < pl.col("start")).then(pl.lit("end before start"))
     if spec.visits.person:
-        fate = fate.when(pl.col(_own(spec.visits.person)).is_null()).then(pl.lit("no person"))
+        persons = as_ids(rows[_own(spec.visits.person)])
+        fate = fate.when(pl.lit(persons.is_null())).then(pl.lit("no person"))
     rows = rows.with_columns(fate.otherwise(pl.lit(schema.USED)).alias("outcome"))
     used = rows.filter(pl.col("outcome") == schema.USED)
     visits = used.sort(schema.SUBJECT_ID, "order", schema.VISIT_ID, nulls_last=True)
@@ -180,6 +181,9 @@ def _rows(spec: Spec, read: Reader) -> pl.DataFrame:
         ids.append(pl.lit(None, pl.String).alias(SUBJECT_WORD))
     ids += _ids(rows, visits.visit, schema.VISIT_ID, VISIT_WORD)
     named = rows.with_columns(*ids, *_times(spec, read, texts_of))
+    # A subject's death is that of each of the visits, whichever of them says it.
+    of_subject = pl.col("dod").min().over(schema.SUBJECT_ID)
+    named = named.with_columns(pl.col("dod").fill_null(of_subject))
     order = _order(spec, read, rows[_own(visits.order)]) if visits.order else named["start"]
     return named.with_columns(order.alias("order"))
 

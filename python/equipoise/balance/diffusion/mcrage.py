@@ -32,8 +32,7 @@ SAMPLED: Final = 256
 #: The most tuning rows of a look, and how often each is covered in it.
 _LOOKED_AT: Final = 2048
 _COVERS: Final = 4
-#: Looks have keys beyond those of steps.
-_LOOKS: Final = 2**31
+_LOOKS: Final = 2**31  # Looks have keys beyond those of steps.
 
 
 class Rows(NamedTuple):
@@ -247,7 +246,8 @@ def _trouble(value: float, step: int, config: DiffusionConfig) -> DataError:
 
 
 def _key(seed: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed % 2**32), seed // 2**32 % 2**32)
+    high, low = divmod(seed % 2**64, 2**32)
+    return jax.random.fold_in(jax.random.key(low, impl="threefry2x32"), high)
 
 
 def _some(rows: Rows, rng: np.random.Generator) -> Rows:
