@@ -21,6 +21,7 @@ from equipoise.generator.jobs import (
     run_job,
     visits_with_two_bins,
 )
+from equipoise.generator.shards import Shards
 from equipoise.options import part_of
 from equipoise.ragged import Nested
 from equipoise.vocabulary import Vocabulary
@@ -244,3 +245,20 @@ def test_what_was_put_beside_the_shards_stays(generator, whole, tmp_path):
     run_job(generator, PLAN, out, 3, shard_subjects=20, resume=True)
     assert contents(job_folder(out)) == {"notes.txt": b"precious"}
     assert same(Cohort.load(out), Cohort.load(whole))
+
+
+def test_a_removal_that_is_stopped_leaves_no_shards_without_their_job(
+    generator, tmp_path, monkeypatch
+):
+    out = tmp_path / "cohort"
+    run_job(generator, PLAN, out, 3, shard_subjects=20, part=(1, 2))
+    unlink, removed = Path.unlink, []
+
+    def slip(path: Path) -> None:
+        removed.append(path.name)
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", slip)
+    Shards.remove(job_folder(out))
+    assert removed[-1] == "job.json"
+    assert not job_folder(out).exists()

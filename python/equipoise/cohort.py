@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from equipoise import schema, store
-from equipoise.errors import DataError
+from equipoise.errors import DataError, UsageError
 from equipoise.ragged import (
     Columns,
     Nested,
@@ -223,9 +223,15 @@ def concat(cohorts: Sequence[Cohort]) -> Cohort:
 
 
 def check_groups(subjects: pl.DataFrame, by: Sequence[str]) -> list[str]:
-    """`by` as a list; raises `DataError` naming the first that is no group column."""
+    """`by` as a list.
+
+    Raises `DataError` naming the first that is no group column, `UsageError` one that is there
+    twice.
+    """
     names = schema.group_names(subjects)
-    for name in by:
+    for place, name in enumerate(by):
+        if name in by[:place]:
+            raise UsageError(f"by: want each group once, got {name} twice")
         if name not in names:
             raise DataError(
                 table="subjects",

@@ -230,8 +230,8 @@ def _digest_of(records: Records, settings: VocabularySettings) -> str:
 
 def _check_request(setup: Setup) -> None:
     for name in setup.by:
-        if name in {*PREDICTIONS, *CELLS, *_WITHIN} or setup.by.count(name) > 1:
-            raise UsageError(f"{name} cannot be a group here: it is used twice, or by the results")
+        if name in {*PREDICTIONS, *CELLS, *_WITHIN}:
+            raise UsageError(f"{name} cannot be a group here: it is used by the results")
     if not setup.methods or not setup.models:
         raise UsageError("want at least one method and one model, got none")
 

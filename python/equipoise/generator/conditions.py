@@ -34,11 +34,10 @@ class Conditions:
     def of(subjects: pl.DataFrame, by: list[str], may_hide: bool = False) -> Conditions:
         """The cells of subjects whose label and groups are known.
 
-        Raises `UsageError` for a group that is named twice, or as one of our columns.
+        Raises `UsageError` for a group that is called as the column of how many there are.
         """
-        clash = [name for name in by if name == "subjects" or by.count(name) > 1]
-        if clash:
-            raise UsageError(f"{clash[0]}: want each group once, and none called subjects")
+        if "subjects" in by:
+            raise UsageError("by: want no group called subjects, which is what cells count")
         names = [schema.LABEL, *by]
         cells = subjects.group_by(names).agg(pl.len().cast(pl.Int64).alias("subjects"))
         return Conditions(cells.sort(names), tuple(by), may_hide)

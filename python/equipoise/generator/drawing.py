@@ -18,7 +18,6 @@ from equipoise.errors import DataError
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.gathering import Gathering
 from equipoise.generator.lanes import (
-    RANDOM,
     Lanes,
     Tally,
     Visits,
@@ -26,6 +25,7 @@ from equipoise.generator.lanes import (
     advance,
     everywhere,
     first_numbers,
+    key_of,
     local_mesh,
     start,
 )
@@ -206,10 +206,8 @@ class Draw:
         self.usage.lane_visits += int(tally.steps.sum()) * lanes_for(self._batch)
 
     def _work(self, numbers: range) -> Work:
-        key = jax.random.key(self._seed % 2**32, impl=RANDOM)
-        key = jax.random.fold_in(key, self._seed // 2**32 % 2**32)
         plan = [*self._order.encode(), np.int32(numbers.stop), np.int32(self._mesh.size)]
-        return Work(*everywhere(self._mesh, [*plan, jax.random.key_data(key)]))
+        return Work(*everywhere(self._mesh, [*plan, jax.random.key_data(key_of(self._seed))]))
 
     def _start(self, work: Work, numbers: range) -> Lanes:
         first = first_numbers(self._mesh, numbers.start)

@@ -80,7 +80,7 @@ def from_halo_checkpoint(
                 table=str(path), column=name, want=str(leaf.shape), got=str(arrays[name].shape)
             )
         with np.errstate(over="ignore"):
-            narrow = arrays[name].astype(np.float32)
+            narrow = arrays[name].astype(np.float32, copy=False)
         check_numbers(path, name, narrow)
         leaves.append(jnp.asarray(narrow))
     params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
@@ -143,9 +143,10 @@ def head_arrays(state: _State, codes: int, config: GeneratorConfig) -> dict[str,
     free = config.width - 1
     units = config.width + codes + config.spare_tokens + 2
     for name in ("auto1", "auto2"):
-        got = len(state[f"ehr_head.{name}.bias"])
-        if got != units:
-            raise ValueError(f"ehr_head.{name} of {got} units, not {units}")
+        for part, want in (("weight", (units, units)), ("bias", (units,))):
+            got = state[f"ehr_head.{name}.{part}"].shape
+            if got != want:
+                raise ValueError(f"ehr_head.{name}.{part} of shape {got}, not {want}")
     blocks, size = config.blocks(codes)
     column_V = _columns(codes, config)
     used_V = column_V >= 0

@@ -79,6 +79,12 @@ class Tally(NamedTuple):
     active: jax.Array
 
 
+def key_of(seed: int) -> jax.Array:
+    """The key of a seed of up to 64 bits."""
+    key = jax.random.key(seed % 2**32, impl=RANDOM)
+    return jax.random.fold_in(key, seed // 2**32 % 2**32)
+
+
 def local_mesh() -> Mesh:
     """All devices of this process, in a row."""
     return Mesh(np.array(jax.local_devices()), (DEVICES,))

@@ -118,7 +118,9 @@ class Shards:
     def remove(folder: Path) -> None:
         """Delete the job in a folder, and the folder if nothing else is in it."""
         with suppress(OSError):
-            for path in filter(_is_ours, sorted(folder.iterdir())):
+            # The job last: shards without it would be taken for those of the next.
+            ours = filter(_is_ours, folder.iterdir())
+            for path in sorted(ours, key=lambda path: path.name == JOB):
                 path.unlink()
             folder.rmdir()
 

@@ -130,9 +130,9 @@ def _stays(
 
 
 def _window(visits: pl.DataFrame, window: Window, when: When | None) -> tuple[Moments, Moments]:
-    # That a stay ended within so many hours of its admission must not be told by what it has then.
     ends = _moments(visits["end"])
     if window.anchor == "start":
+        # Else who has such events would be who left, or died, within the window.
         ends = np.where(ends == UNKNOWN, UNKNOWN, NEVER)
     if when is not None and when.unit == "minutes":
         if window.anchor != "start":

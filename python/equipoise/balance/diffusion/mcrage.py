@@ -22,6 +22,7 @@ from equipoise import schema
 from equipoise.balance.diffusion.config import DiffusionConfig
 from equipoise.balance.diffusion.variables import ABSENT, Variables
 from equipoise.errors import DataError
+from equipoise.generator.lanes import key_of
 from equipoise.generator.network import Graph, Params, named_arrays, taken_apart
 from equipoise.generator.optimiser import EVERY, Moments, Optimiser, averaged, share_of
 
@@ -32,7 +33,8 @@ SAMPLED: Final = 256
 #: The most tuning rows of a look, and how often each is covered in it.
 _LOOKED_AT: Final = 2048
 _COVERS: Final = 4
-_LOOKS: Final = 2**31  # Looks have keys beyond those of steps.
+#: Looks have keys beyond those of steps.
+_LOOKS: Final = 2**31
 
 
 class Rows(NamedTuple):
@@ -208,7 +210,7 @@ def fit(
     Raises `DataError` if the bound was not finite at a look.
     """
     graph, params = initialise(train, variables, config, seed)
-    moments, key = _OPTIMISER.start(params), _key(seed)
+    moments, key = _OPTIMISER.start(params), key_of(seed)
     tune = _some(tune, np.random.default_rng([seed, 1]))
     batches = _batches(train, config.batch_rows, np.random.default_rng([seed, 0]))
     at, best, history = 0, params, [np.inf]
@@ -243,11 +245,6 @@ def _trouble(value: float, step: int, config: DiffusionConfig) -> DataError:
         got=f"{value} nats at step {step}, with learning rate {config.learning_rate:.3g}",
         hint="Lower DiffusionConfig.learning_rate",
     )
-
-
-def _key(seed: int) -> jax.Array:
-    high, low = divmod(seed % 2**64, 2**32)
-    return jax.random.fold_in(jax.random.key(low, impl="threefry2x32"), high)
 
 
 def _some(rows: Rows, rng: np.random.Generator) -> Rows:
@@ -344,7 +341,7 @@ def draw(
         numbers = np.arange(start, start + SAMPLED)
         bits_BK = bits_nK[np.minimum(numbers, rows - 1)]
         of_model = (model.graph, model.params, model.variables, steps)
-        x_BV = _draw(*of_model, _key(seed), numbers.astype(np.uint32), bits_BK)
+        x_BV = _draw(*of_model, key_of(seed), numbers.astype(np.uint32), bits_BK)
         made.append(sparse.csr_array(np.asarray(x_BV)[: rows - start], dtype=np.float32))
         progress("sample", min(start + SAMPLED, rows), rows)
     return sparse.csr_array(sparse.vstack(made, format="csr"))
