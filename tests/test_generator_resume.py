@@ -34,7 +34,9 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
-def start(cache: Path, *words: str | Path, devices: int = 1, **env: str) -> subprocess.Popen[str]:
+def start(
+    cache: Path, *words: str | Path, devices: int = 1, cores: set[int] | None = None, **env: str
+) -> subprocess.Popen[str]:
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
@@ -45,7 +47,10 @@ def start(cache: Path, *words: str | Path, devices: int = 1, **env: str) -> subp
         **env,
     }
     command = [sys.executable, HERE / "training_process.py", *words]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    if cores:
+        os.sched_setaffinity(process.pid, cores)  # Long before XLA is loaded.
+    return process
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, object]:
@@ -86,6 +91,18 @@ def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(tmp_path,
     for name in ("weights.safetensors", "metrics.jsonl", "generator.json"):
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "resumed"))
         assert whole.read_bytes() == resumed.read_bytes(), name
+
+
+@pytest.mark.slow
+def test_on_one_core_the_weights_are_the_same_bytes_as_on_all(tmp_path):
+    weights = []
+    for cores in (os.sched_getaffinity(0), {min(os.sched_getaffinity(0))}):
+        out = tmp_path / f"on{len(cores)}"
+        # Compiled as users have it, and not what was compiled for another number of cores.
+        work, cache = tmp_path / "none", tmp_path / f"for{len(cores)}"
+        finish(start(cache, work, out, "free", "wide", cores=cores, XLA_FLAGS=""))
+        weights.append((out / "weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """A training in a process of its own, to be killed: `python training_process.py WORK OUT [...]`.
 
 Says "step N" at every step and writes the model when it is done. Further words: `free` (no
-snapshots), `sharded` (weights cut over the devices), `told` (the losses as JSON on the last line).
+snapshots), `sharded` (weights cut over the devices), `wide` (with products that XLA cuts by its
+threads). The losses are told as JSON on the last line.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ def main(work: str, out: str, *words: str) -> None:
     def tell(stage: str, done: int, total: int) -> None:
         print("step", done, flush=True)
 
+    wide = {"width": 256, "batch_subjects": 64, "max_steps": 4} if "wide" in words else {}
     generator = train_generator(
-        toy_cohort(120, 24, seed=1),
+        toy_cohort(240, 64, seed=1) if wide else toy_cohort(120, 24, seed=1),
         ["race", "sex"],
         seed=5,
-        config=CONFIG,
+        config=replace(CONFIG, **wide),
         snapshots=None if "free" in words else work,
         shard_params="sharded" in words,
         progress=tell,

@@ -1,5 +1,6 @@
 """The conditional generator of records: HALO's two-level model, trained and sampled in JAX."""
 
+from equipoise.generator import threads
 from equipoise.generator.checkpoint import Generator, load_generator
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.from_halo import from_halo_checkpoint
@@ -16,3 +17,5 @@ __all__ = [
     "sample",
     "train_generator",
 ]
+
+threads.settle()

@@ -22,6 +22,7 @@ import polars as pl
 from equipoise import store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
+from equipoise.generator import threads
 from equipoise.generator.checkpoint import HISTORY, METRICS
 from equipoise.generator.fitting import Best, Course, Look, State, Task
 from equipoise.generator.network import computing_dtype
@@ -173,6 +174,7 @@ def _identity(task: Task) -> dict[str, Any]:
         "equipoise": version("equipoise"),
         "jax": jax.__version__,
         "dtype": computing_dtype(task.config).name,
+        **({threads.NPROC: threads.settled()} if jax.default_backend() == "cpu" else {}),
         "seed": task.seed,
         "groups": list(task.conditions.by),
         **{f"config.{name}": value for name, value in asdict(task.config).items()},

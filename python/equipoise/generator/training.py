@@ -43,10 +43,10 @@ def train_generator(
     visits, with an unknown label or with an unknown group.
 
     `snapshots` is a folder to save to at looks; if a killed run of the same training left some
-    there, it goes on from them, and on one CPU with as many cores ends with the same bits as if
-    it had not been killed. Each step is shared out to `devices` (default: all), which changes
-    rounding only; `shard_params` cuts the weights too. `watch` is told how training goes at each
-    look.
+    there, it goes on from them, and on a CPU of the same kind ends with the same bits as if it had
+    not been killed, whatever the number of cores (`threads`). Each step is shared out to
+    `devices` (default: all), which changes rounding only; `shard_params` cuts the weights too.
+    `watch` is told how training goes at each look.
 
     Raises `DataError` if fewer than two subjects are left, if they have no codes, for another
     vocabulary of `tuning`, if a column of `by` is missing, if the likelihood is never finite, or if
