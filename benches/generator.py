@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.core})
+    os.environ["NPROC"] = "1"  # XLA's threads, of which `equipoise` makes more.
     sizes = [int(size) for size in arguments.sizes.split(",")]
     print(f"\n{extract.processor()}, one core\n")
     heads = [

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -181,6 +182,25 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, small, monkeypatch):
     monkeypatch.setattr(snapshots.Snapshots, "_write", lambda self, course: saves.append(course))
     resume(tmp_path / "work", small)
     assert len(saves) == 1
+
+
+def test_a_full_disk_is_said_in_a_line_and_training_goes_on_later(work, small, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(snapshots, "disk_usage", lambda _: SimpleNamespace(free=1_234_567))
+        full.setattr(snapshots, "_SHARE", float("inf"))
+        with pytest.raises(OSError, match=r"writing .*work: want 10 MB of room .* got 1$"):
+            resume(work, small)
+    assert resume(work, small) == [5, 6]
+
+
+def test_what_orbax_cannot_write_is_said_in_a_line(work, small, monkeypatch):
+    def save(*_: object, **__: object) -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: No space left\nand much more")
+
+    monkeypatch.setattr(snapshots, "_SHARE", float("inf"))
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", save)
+    with pytest.raises(OSError, match=r"writing .*work: RESOURCE_EXHAUSTED: No space left$"):
+        resume(work, small)
 
 
 @pytest.mark.slow

@@ -110,9 +110,9 @@ def test_a_killed_training_goes_on_with_resume(records, tmp_path):
 def test_bad_settings_and_bad_likelihoods_leave_nothing(records, tmp_path):
     train = ("train", records, "--by", "sex", "--labs", 5, "--out", tmp_path / "model", "--set")
     for setting, status, told in (
-        ("wdith=3", 2, "no setting wdith"),
+        ("wdith=3", 2, "no setting wdith, but width, layers,"),
         ("width", 2, "want NAME=VALUE"),
-        ("width=-3", 1, "column width"),
+        ("width=-3", 2, "column width: want a number above 0; got -3"),
         ("learning_rate=1e30", 1, "finite likelihood"),
     ):
         assert (got := done(*train, setting))[0] == status, got

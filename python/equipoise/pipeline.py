@@ -17,7 +17,7 @@ from equipoise import schema, store
 from equipoise.balance import METHODS, BalancingMethod, method_named, oracle_from, plan_balance
 from equipoise.balance.oracle import Oracle
 from equipoise.cohort import Cohort, concat
-from equipoise.errors import UsageError
+from equipoise.errors import DataError, UsageError
 from equipoise.records import VisitRecords, read_source
 from equipoise.sources import source_named
 from equipoise.sources.declaration import Source
@@ -251,7 +251,7 @@ def train_model(
 
     `tuning` tells when to stop, or else a tenth of `cohort` does (see `train_generator`).
     Several processes may do this together (`parallel.join_cluster`); true is returned to the one
-    that writes. Raises what `train_generator` raises, and `UsageError` for an unknown setting.
+    that writes. Raises what `train_generator` raises, and `UsageError` for settings that are none.
     """
     # Imported here: it brings JAX, which the data half does without.
     from equipoise.generator import train_generator
@@ -292,8 +292,13 @@ def _config(cohort: Cohort, settings: Mapping[str, int | float | str]) -> Genera
     config = GeneratorConfig.for_cohort(cohort)
     unknown = sorted(settings.keys() - asdict(config).keys())
     if unknown:
-        raise UsageError(f"there is no setting {', '.join(unknown)}; see GeneratorConfig")
-    return replace(config, **settings)  # type: ignore[arg-type]
+        raise UsageError(
+            f"there is no setting {', '.join(unknown)}, but {', '.join(asdict(config))}"
+        )
+    try:
+        return replace(config, **settings)  # type: ignore[arg-type]
+    except DataError as error:
+        raise UsageError(str(error)) from None
 
 
 def _save_model(generator: Generator, out: Path, **made: Any) -> None:

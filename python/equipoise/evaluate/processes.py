@@ -1,4 +1,8 @@
-"""Pieces of work on several processes, one thread inside each."""
+"""Pieces of work on several processes, one thread inside each.
+
+XLA has more, as everywhere (`generator.threads`): its sums depend on how many there are, and no
+flag holds it to one.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +31,6 @@ ONE_THREAD: Final = {
     "RAYON_NUM_THREADS": "1",
     "EQUIPOISE_THREADS": "1",
 }
-#: The same for XLA, beside what flags there are.
-_XLA: Final = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 #: Seconds between two looks at what the processes say.
 LOOK: Final = 0.2
 Said = SimpleQueue[tuple[str, int, int]]
@@ -134,8 +136,7 @@ def _pool(processes: int) -> Iterator[tuple[ProcessPoolExecutor, Said]]:
     before = set(multiprocessing.active_children())
     # Never forked: the libraries have threads, whose locks a fork would copy in whatever state.
     context = multiprocessing.get_context("spawn")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {_XLA}".strip()
-    with _environment({**ONE_THREAD, "XLA_FLAGS": flags}):
+    with _environment(ONE_THREAD):
         said: Said = context.SimpleQueue()
         pool = ProcessPoolExecutor(processes, context, _begin, (said,))
         try:

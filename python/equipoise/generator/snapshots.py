@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from shutil import disk_usage
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 IDENTITY: Final = "identity.json"
 #: The most of the time that may go into saving.
 _SHARE: Final = 0.05
+#: Bytes of room for what comes with the arrays of a snapshot.
+_SPARE: Final = 10_000_000
 _LAST, _BEST, _PLACE = "last", "best", "place"
 
 
@@ -69,14 +72,15 @@ class Snapshots:
             raise DataError(
                 table=str(self._manager.directory / str(step)),
                 want="a snapshot of training",
-                got=(str(error) or type(error).__name__).splitlines()[0],
+                got=_first_line(error),
                 hint="Start anew without --resume",
             ) from None
 
     def save(self, course: Course) -> None:
         """Keep it, unless too much of the time went into saving; its history is told at each look.
 
-        That is in `checkpoint.METRICS`, for who looks at a training that is at work.
+        That is in `checkpoint.METRICS`, for who looks at a training that is at work. Raises
+        `OSError` that names the folder, as on a full disk; what was kept before stays.
         """
         if jax.process_index() == 0:
             history = pl.DataFrame(course.history, schema=dict(HISTORY), orient="row")
@@ -107,8 +111,12 @@ class Snapshots:
             _BEST: args.StandardSave(jax.tree.leaves(course.best.params)),
             _PLACE: args.JsonSave(place),
         }
-        self._manager.save(course.step, args=args.Composite(**items), force=True)
-        self._manager.wait_until_finished()
+        _check_room(self._folder, course)
+        try:
+            self._manager.save(course.step, args=args.Composite(**items), force=True)
+            self._manager.wait_until_finished()
+        except Exception as error:  # As in `load`.
+            raise OSError(f"while writing {self._folder}: {_first_line(error)}") from None
 
     def _read(self, step: int, start: Course) -> Course:
         args = self._args
@@ -137,6 +145,22 @@ class Snapshots:
         if _digest_of(course) != place["digest"]:
             raise ValueError("another course than was saved")
         return course
+
+
+def _check_room(folder: Path, course: Course) -> None:
+    """Looked at first, for of a full disk Orbax tells once for every array."""
+    bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves((course.state, course.best.params)))
+    want = 2 * bytes_ + _SPARE
+    free = disk_usage(folder).free
+    if free < want:
+        raise OSError(
+            f"while writing {folder}: want {want / 1e6:,.0f} MB of room for a snapshot, "
+            f"got {free / 1e6:,.0f}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _digest_of(course: Course) -> str:
