@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "studies"))
 from balancing import read
 
 from equipoise.balance import METHODS
+from equipoise.cores import cores
 from equipoise.evaluate.experiment import Running, run_experiment
-from equipoise.evaluate.processes import cores
 
 GENERATIVE = ("sma", "mcrage", "fairplay")
 

@@ -29,7 +29,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
         "events",
     ),
     ("sources", "tasks", "ragged", "store", "_core"),
-    ("schema", "errors"),
+    ("schema", "errors", "cores"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -34,10 +34,10 @@ import equipoise as eq
 from equipoise import schema
 from equipoise.balance import METHODS, oracle_from, original, plan_balance
 from equipoise.cohort import Cohort, concat
+from equipoise.cores import cores
 from equipoise.errors import UsageError
 from equipoise.evaluate.experiment import Running, run_experiment
 from equipoise.evaluate.over_models import MEAN_OF_MODELS, over_models
-from equipoise.evaluate.processes import cores
 from equipoise.evaluate.results import Results, over_folds
 from equipoise.terminal import progress_bars
 

@@ -61,7 +61,13 @@ Model = Annotated[
     typer.Option("--model", help="Also your own scikit-learn estimator: module:name; repeatable"),
 ]
 MinShare = Annotated[
-    float, typer.Option("--min-share", min=0, max=1, help="Smallest crossed group to be judged")
+    float,
+    typer.Option(
+        "--min-share",
+        min=0,
+        max=1,
+        help="Leave crossed groups with a smaller share of the subjects unjudged",
+    ),
 ]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds over subjects")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds the source's tables")]
@@ -97,25 +103,40 @@ Until = Annotated[
 ByTime = Annotated[
     bool, typer.Option("--attach-by-time", help="Place events without a visit id by their time")
 ]
-AgeCuts = Annotated[str, typer.Option("--age-cuts", help="Last year of each age band but one")]
+AgeCuts = Annotated[
+    str, typer.Option("--age-cuts", help="18,74 makes bands up to 18, 19 to 74, and 75 on")
+]
 LabKey = Annotated[
     str | None, typer.Option("--lab-key", help="For MIMIC: item,unit makes a lab of each unit")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse bad data instead of counting them")]
-Races = Annotated[Path | None, typer.Option("--race-table", help="CSV: race,group")]
+Races = Annotated[
+    Path | None,
+    typer.Option("--race-table", help="CSV with columns race, group: which words make which group"),
+]
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with what a stopped run of the same left")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="NAME=VALUE of GeneratorConfig; many")
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE of GeneratorConfig (docs/generator.md); repeatable"),
 ]
 ShardParams = Annotated[
-    bool, typer.Option("--shard-params", help="Cut the weights over the devices")
+    bool,
+    typer.Option(
+        "--shard-params",
+        help="Each device holds a part of the weights: for models that one cannot hold",
+    ),
 ]
 Shard = Annotated[str | None, typer.Option("--shard", help="Make part i of n only: 2/8")]
 ShardSubjects = Annotated[int, typer.Option("--shard-subjects", min=1, help="Subjects to a file")]
-Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Subjects at work on a device")]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch", min=1, help="Subjects drawn side by side on a device (default: what suits it)"
+    ),
+]
 
 
 def names_in(text: str) -> list[str]:

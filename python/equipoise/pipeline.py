@@ -17,6 +17,7 @@ from equipoise import schema, store
 from equipoise.balance import METHODS, BalancingMethod, method_named, oracle_from, plan_balance
 from equipoise.balance.oracle import Oracle
 from equipoise.cohort import Cohort, concat
+from equipoise.cores import cores
 from equipoise.errors import DataError, UsageError
 from equipoise.records import VisitRecords, read_source
 from equipoise.sources import source_named
@@ -205,7 +206,6 @@ def run_all(records: VisitRecords, comparison: Comparison, job: Job) -> Results:
 def _compare(records: VisitRecords, comparison: Comparison, job: Job, keep: Path) -> Results:
     from equipoise.evaluate.downstream import models_named
     from equipoise.evaluate.experiment import Running, run_experiment
-    from equipoise.evaluate.processes import cores
 
     return run_experiment(
         records,

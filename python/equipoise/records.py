@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import polars as pl
 
 from equipoise import schema, store
 from equipoise.cohort import Cohort
+from equipoise.cores import cores
 from equipoise.errors import DataError, UsageError
 from equipoise.events import (
     codes_of_rows,
@@ -305,7 +305,7 @@ def read_source(
         reading = Reading(
             source=source,
             root=Path(root),
-            threads=threads or os.cpu_count() or 1,
+            threads=threads or cores(),
             progress=progress,
             groups=groups,
             window=window_of(until) if until else None,

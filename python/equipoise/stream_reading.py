@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import polars as pl
 from polars import selectors
 
 from equipoise import schema
+from equipoise.cores import cores
 from equipoise.errors import UsageError
 from equipoise.reading import Reading
 from equipoise.records import VisitRecords, config_of, read_records
@@ -63,7 +63,7 @@ def read_events(
     reading = Reading(
         source=streams_source(visits, subjects, columns, tuple(streams), by_time=attach_by_time),
         root=Path(),
-        threads=threads or os.cpu_count() or 1,
+        threads=threads or cores(),
         progress=schema.no_progress,
         groups=GroupSettings(),
         window=window_of(until) if until else None,

@@ -6,7 +6,6 @@ then labs by name and bin.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from equipoise import _core, schema, store
+from equipoise.cores import cores
 from equipoise.errors import DataError
 from equipoise.ragged import Columns, Offsets
 
@@ -115,7 +115,7 @@ class Vocabulary:
         bins[binned["slot"].to_numpy(), binned["bin"].to_numpy()] = binned["column"].to_numpy()
         codes = (records.code_offsets, records.codes, of_code)
         labs = (records.lab_offsets, records.labs, records.lab_values, of_lab)
-        return _core.encode(codes, labs, self.cuts, bins, threads=os.cpu_count() or 1)
+        return _core.encode(codes, labs, self.cuts, bins, threads=cores())
 
     @staticmethod
     def of_codes(codes: list[str], kind: str = "diagnosis") -> Vocabulary:
@@ -192,7 +192,7 @@ def _lab_columns(
     kept = np.sort(order[: settings.labs][visits[order[: settings.labs]] > 0])
     slots = np.full(known, -1, np.int32)
     slots[kept] = np.arange(len(kept), dtype=np.int32)
-    threads = os.cpu_count() or 1
+    threads = cores()
     sizes = visits[kept]
     cuts, bins = _core.deciles(records.labs, records.lab_values, slots, sizes, threads=threads)
     filled = np.flatnonzero(bins)

@@ -92,12 +92,6 @@ def _work_off_beside(queue: Queue, processes: int, progress: schema.Progress) ->
                 queue.ended(task)
 
 
-def cores() -> int:
-    """How many this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def check_sendable(things: Mapping[str, object]) -> None:
     """Raise `UsageError` naming the first of these that cannot be sent to another process."""
     for name, thing in things.items():

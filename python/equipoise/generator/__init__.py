@@ -2,6 +2,7 @@
 
 from equipoise.generator import threads
 from equipoise.generator.checkpoint import Generator, load_generator
+from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
 from equipoise.generator.from_halo import from_halo_checkpoint
 from equipoise.generator.likelihood import log_likelihood
@@ -9,6 +10,7 @@ from equipoise.generator.sampling import sample
 from equipoise.generator.training import train_generator
 
 __all__ = [
+    "Conditions",
     "Generator",
     "GeneratorConfig",
     "from_halo_checkpoint",

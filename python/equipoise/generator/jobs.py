@@ -65,7 +65,9 @@ def account(report: Report) -> str:
             f"{usage.starting:.1f} s of compilation"
         )
     if report.two_bins:
-        lines.append(f"{report.two_bins:,} visits have two bins of one lab")
+        known = usage.visits and not report.kept
+        share = f" ({report.two_bins / usage.visits:.1%})" if known else ""
+        lines.append(f"{report.two_bins:,} visits{share} with two bins of a lab, which models allow")
     if not report.joined:
         lines.append("once all parts are made, the same with --resume and no --shard joins them")
     return "\n".join(lines)
