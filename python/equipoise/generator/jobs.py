@@ -67,7 +67,7 @@ def account(report: Report) -> str:
     if report.two_bins:
         known = usage.visits and not report.kept
         share = f" ({report.two_bins / usage.visits:.1%})" if known else ""
-        lines.append(f"{report.two_bins:,} visits{share} with two bins of a lab, which models allow")
+        lines.append(f"{report.two_bins:,} visits{share} have two bins of a lab, as models may")
     if not report.joined:
         lines.append("once all parts are made, the same with --resume and no --shard joins them")
     return "\n".join(lines)
