@@ -10,8 +10,7 @@ import os
 from typing import Final
 
 NPROC: Final = "NPROC"
-#: The presets hardly gain from a second thread, and lose little where four share a core
-#: (benches/RESULTS.md).
+#: The presets hardly gain from more, and lose little where these share a core (benches/RESULTS.md).
 _THREADS: Final = 4
 
 
