@@ -26,6 +26,7 @@ from equipoise.generator import GeneratorConfig, train_generator
 from equipoise.simulate import simulate
 from generator import show
 
+#: What `GeneratorConfig.for_cohort` has from 50,000 visits on.
 LARGE = {"width": 128, "layers": 3, "block": 32, "batch_subjects": 32}
 PRESETS = {"small": {}, "large": LARGE}
 STEPS = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from equipoise import _core, schema, store
 from equipoise.cohort import Cohort
 from equipoise.errors import DataError, UsageError
 from equipoise.generator import sample
+from equipoise.generator.drawing import Usage
 from equipoise.generator.jobs import (
+    Report,
     account,
     fingerprint,
     job_folder,
@@ -236,6 +239,13 @@ def test_a_folder_that_is_no_jobs_is_left_alone(generator, tmp_path, force):
         run_job(generator, PLAN, tmp_path / "cohort", 3, force=force)
     assert contents(notes.parent) == {"notes.txt": b"precious"}
     assert not (tmp_path / "cohort").exists()
+
+
+def test_visits_with_two_bins_are_told_as_a_share_of_those_that_were_all_drawn_now():
+    drawn = Usage(devices=1, subjects=10, visits=400, seconds=1.0)
+    new = Report(made=2, kept=0, missing=0, usage=drawn, joined=True, two_bins=3)
+    assert "3 visits (0.8%) have two bins of a lab" in account(new)
+    assert "3 visits have two bins of a lab" in account(replace(new, kept=1))
 
 
 def test_what_was_put_beside_the_shards_stays(generator, whole, tmp_path):

@@ -97,10 +97,11 @@ def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(tmp_path,
 @pytest.mark.slow
 def test_on_one_core_the_weights_are_the_same_bytes_as_on_all(tmp_path):
     weights = []
-    for cores in (os.sched_getaffinity(0), {min(os.sched_getaffinity(0))}):
-        out = tmp_path / f"on{len(cores)}"
+    every = os.sched_getaffinity(0)
+    for name, cores in (("all", every), ("one", {min(every)})):
+        out = tmp_path / name
         # Compiled as users have it, and not what was compiled for another number of cores.
-        work, cache = tmp_path / "none", tmp_path / f"for{len(cores)}"
+        work, cache = tmp_path / "none", tmp_path / f"compiled_for_{name}"
         finish(start(cache, work, out, "free", "wide", cores=cores, XLA_FLAGS=""))
         weights.append((out / "weights.safetensors").read_bytes())
     assert weights[0] == weights[1]

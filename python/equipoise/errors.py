@@ -62,3 +62,8 @@ class UsageError(EquipoiseError):
 
 class StoppedError(EquipoiseError):
     """Stopped by Ctrl-C, with part of the work kept. The command line ends with exit code 130."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first, or its class where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from equipoise import schema
-from equipoise.errors import DataError
+from equipoise.errors import DataError, first_line
 from equipoise.generator.checkpoint import Generator
 from equipoise.generator.gathering import Gathering
 from equipoise.generator.lanes import (
@@ -148,7 +148,7 @@ class Draw:
                 table="sampling",
                 want=f"memory for {weights:,} weights ({4 * weights / 1e9:,.2f} GB) and for "
                 f"{lanes:,} subjects at work on each of {self._mesh.size} devices",
-                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                got=first_line(error),
                 hint="Lower batch (--batch)",
             ) from None
 

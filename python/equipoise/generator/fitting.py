@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from equipoise import schema
 from equipoise.cohort import Cohort
-from equipoise.errors import DataError
+from equipoise.errors import DataError, first_line
 from equipoise.generator.batches import Batch, Shares, pad, real_shares, shape_of
 from equipoise.generator.conditions import Conditions
 from equipoise.generator.config import GeneratorConfig
@@ -355,7 +355,7 @@ def _memory_named(task: Task) -> Iterator[None]:
             want=f"memory for {weights:,} weights (with moments, average and gradient "
             f"{20 * weights / 1e9:,.2f} GB) and a batch of {config.batch_subjects} subjects "
             f"of up to {config.max_visits} visits in {task.layout.parts} parts",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            got=first_line(error),
             hint="Raise GeneratorConfig.accumulate, or lower batch_subjects, width or head_hidden",
         ) from None
 

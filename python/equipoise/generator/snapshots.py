@@ -22,7 +22,7 @@ import polars as pl
 
 from equipoise import store
 from equipoise.cohort import Cohort
-from equipoise.errors import DataError, UsageError
+from equipoise.errors import DataError, UsageError, first_line
 from equipoise.generator import threads
 from equipoise.generator.checkpoint import HISTORY, METRICS
 from equipoise.generator.fitting import Best, Course, Look, State, Task
@@ -72,7 +72,7 @@ class Snapshots:
             raise DataError(
                 table=str(self._manager.directory / str(step)),
                 want="a snapshot of training",
-                got=_first_line(error),
+                got=first_line(error),
                 hint="Start anew without --resume",
             ) from None
 
@@ -116,7 +116,7 @@ class Snapshots:
             self._manager.save(course.step, args=args.Composite(**items), force=True)
             self._manager.wait_until_finished()
         except Exception as error:  # As in `load`.
-            raise OSError(f"while writing {self._folder}: {_first_line(error)}") from None
+            raise OSError(f"while writing {self._folder}: {first_line(error)}") from None
 
     def _read(self, step: int, start: Course) -> Course:
         args = self._args
@@ -157,10 +157,6 @@ def _check_room(folder: Path, course: Course) -> None:
             f"while writing {folder}: want {want / 1e6:,.0f} MB of room for a snapshot, "
             f"got {free / 1e6:,.0f}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _digest_of(course: Course) -> str:
