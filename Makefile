@@ -13,15 +13,18 @@ ISAL_TOOLS := nasm autoreconf libtoolize
 have_isal = $(shell command -v $(ISAL_TOOLS) 2>/dev/null | wc -l | grep -qx 3 && echo isal)
 FEATURES = $(if $(have_isal),--features isal)
 INSTALLED := $(VENV)/.installed
-# The core with overflow checks and assertions, its dependencies as they are.
-CHECKED := --config profile.release.package.equipoise-core.overflow-checks=true \
-	--config profile.release.package.equipoise-core.debug-assertions=true
+# The core with overflow checks and assertions, compiled in pieces; its dependencies as they are.
+CHECKED := $(addprefix --config profile.release.package.equipoise-core., \
+	overflow-checks=true debug-assertions=true codegen-units=16)
+# What maturin would install, so that it can come while the core is compiled.
+WANTED = import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")
 # With the workspace's features, so that the crates are those that `build` has made.
 FUZZ = cargo build --release --quiet --workspace $(FEATURES) $(CHECKED) --example fuzz && \
 	target/release/examples/fuzz --jobs $(JOBS)
 RUST_SOURCES := $(shell find rust_ext -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 
-.PHONY: help build demo test test-rust test-python test-fuzz fuzz lint lint-rust lint-python bench clean
+.PHONY: help build demo test all-rust all-python test-rust test-python test-fuzz fuzz lint lint-rust lint-python bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +47,9 @@ tools:
 
 $(INSTALLED): $(VENV)/bin/python pyproject.toml $(RUST_SOURCES) | tools
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
+	$(BIN)/maturin develop --release --skip-install --quiet $(FEATURES) & core=$$!; \
+	$(BIN)/python -c '$(WANTED)' | $(BIN)/pip install --quiet -r /dev/stdin; pip=$$?; \
+	wait $$core && exit $$pip
 	$(BIN)/maturin develop --release --extras dev --quiet $(FEATURES)
 	@touch $@
 
@@ -53,11 +59,20 @@ demo: build ## Walk the whole road on a simulated hospital; ends with the path o
 	$(BIN)/equipoise demo --out demo --force
 
 test: build ## Run every test: Rust, Python, lint, types, a little fuzzing
-	$(MAKE) --no-print-directory --output-sync -j $(JOBS) lint-rust lint-python test-rust
-	$(MAKE) --no-print-directory test-fuzz test-python
+	$(MAKE) --no-print-directory -j $(JOBS) all-rust all-python
+
+# One after the other, for Cargo lets no two at what is built.
+all-rust:
+	$(MAKE) --no-print-directory lint-rust
+	$(MAKE) --no-print-directory test-rust
+	$(MAKE) --no-print-directory test-fuzz
+
+all-python:
+	$(MAKE) --no-print-directory lint-python
+	$(MAKE) --no-print-directory test-python
 
 test-rust: build
-	cargo test --release --quiet --workspace $(FEATURES)
+	cargo test --release --quiet --workspace $(FEATURES) $(CHECKED)
 
 test-python: build
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal

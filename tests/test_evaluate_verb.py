@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import cli
 from equipoise.evaluate.results import Results
-from test_run import cli
 
 BROKEN = """
 from sklearn.linear_model import LogisticRegression, RidgeClassifier

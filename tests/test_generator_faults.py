@@ -18,7 +18,7 @@ from generator_toys import random_generator
 from test_generator_jobs import contents, shards_of
 
 SHARDS = 40
-KILLS = 4
+KILLS = 3
 
 
 @dataclass

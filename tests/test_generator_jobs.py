@@ -64,6 +64,16 @@ def test_a_job_is_the_same_sample_on_disk(generator, whole):
     assert (sampler["drawn_by"], sampler["instructions"]) == ("core", _core.instructions())
 
 
+def test_numbers_of_numpy_are_as_good_as_pythons(generator, whole, tmp_path):
+    """A seed of `np.arange(5)`, say."""
+    numbers = {"seed": np.int64(3), "batch": np.int32(5), "shard_subjects": np.int64(20)}
+    run_job(generator, PLAN, tmp_path / "one", **numbers, config={"share": np.float64(0.5)})
+    run_job(generator, PLAN, tmp_path / "two", 3, batch=5, shard_subjects=20, config={"share": 0.5})
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    with pytest.raises(TypeError, match="want what JSON can hold, got ndarray"):
+        store.write_json(tmp_path / "x.json", np.arange(2))
+
+
 def test_a_finished_job_is_sealed(generator, whole, tmp_path):
     told = store.read_manifest(whole, "cohort")["config"]["drawn_from"]
     assert told["model"] == fingerprint(generator)

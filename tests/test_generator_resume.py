@@ -81,7 +81,7 @@ def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(tmp_path,
     rng = np.random.default_rng(2)
     work = tmp_path / "work"
     firsts = []
-    for step in np.sort(rng.choice(np.arange(2, 39), 4, replace=False)):
+    for step in np.sort(rng.choice(np.arange(2, 39), 3, replace=False)):
         process = start(cache, work, tmp_path / "resumed")
         firsts.append(kill_at(process, int(step), rng.uniform(0, 0.05)))
         assert not (tmp_path / "resumed").exists()
@@ -149,7 +149,8 @@ def resume(work: Path, small, **changes: object) -> list[int]:
 def test_it_goes_on_after_the_last_look(work, small):
     (work / "6.orbax-checkpoint-tmp").mkdir()  # What a kill in the midst of saving leaves.
     (work / "6.orbax-checkpoint-tmp" / "last").mkdir()
-    assert resume(work, small) == [5, 6]
+    config = replace(TINY, width=np.int64(TINY.width))  # As from a grid of settings.
+    assert resume(work, small, seed=np.int64(1), config=config) == [5, 6]
     assert resume(work, small) == []
     assert sorted(path.name for path in work.iterdir()) == ["6", "identity.json", METRICS]
 
@@ -207,7 +208,7 @@ def test_what_orbax_cannot_write_is_said_in_a_line(work, small, monkeypatch):
 @pytest.mark.slow
 def test_more_devices_give_the_same_losses(tmp_path, cache):
     losses = []
-    for devices in (1, 2, 4):
+    for devices in (1, 4):  # Two have a test of their own below.
         words = (tmp_path / "none", tmp_path / f"model{devices}", "free")
         told = finish(start(cache, *words, devices=devices))
         assert told["devices"] == devices

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +9,11 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import cli
 from equipoise import schema
 from equipoise.sources.meds import MedsSettings
 
 UNITS = ("item", "unit")
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def as_frame(records: eq.VisitRecords) -> pl.DataFrame:

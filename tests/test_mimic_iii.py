@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import cli
 from equipoise import schema
 
 ARRAYS = ("visit_offsets", "code_offsets", "codes", "lab_offsets", "labs", "lab_values")
@@ -27,12 +26,6 @@ TABLES = (
     "d_icd_diagnoses",
     "d_icd_procedures",
 )
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def icd9(table: pl.DataFrame) -> pl.DataFrame:

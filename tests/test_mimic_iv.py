@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import cli
 from equipoise import schema
 
 
@@ -29,12 +28,6 @@ def records(demo: Path) -> eq.VisitRecords:
 
 def table(demo: Path, name: str) -> pl.DataFrame:
     return pl.read_csv(demo / "hosp" / f"{name}.csv.gz", infer_schema_length=None)
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_inspect_counts_what_polars_counts(demo: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import equipoise as eq
+from command import cli
 from equipoise import schema
 from equipoise.balance import METHODS
 from equipoise.cohort import is_earlier
@@ -27,7 +28,6 @@ from equipoise.pipeline import methods_named
 from equipoise.report.summary import fairness_means, outline_of
 from equipoise.training_set import TrainingSet
 from generator_toys import SMALL, plan_of
-from test_run import cli
 from toys import ToyRecords, toy_cohort
 
 TINY = replace(SMALL, layers=1, max_steps=2, evaluate_every=1)

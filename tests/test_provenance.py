@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import cli
 from equipoise import store
 from equipoise.balance import METHODS
 from equipoise.errors import DataError, UsageError
 from equipoise.evaluate.experiment import Running, run_experiment
 from equipoise.simulate import simulate
-from test_run import cli
 from toys import ToyRecords, toy_cohort
 
 

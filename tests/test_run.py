@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +10,10 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import SET_TINY, TINY, cli, cli_process
 from equipoise import schema
+from equipoise.generator import GeneratorConfig
 from equipoise.pipeline import Comparison, Job, run_all
-
-
-def cli(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    env = {**os.environ, **env}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.mark.slow
@@ -29,8 +21,8 @@ def test_the_real_demo_becomes_a_report(shared_data: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     root = shared_data / "mimic-iv-demo"
     # Compiled as users have it, which pays here: the networks are no toys.
-    road = ("run", "mimic-iv", root, "--by", "sex", "--out", out, "--folds", 3)
-    done = cli(*road, XLA_FLAGS="")
+    road = ("run", "mimic-iv", root, "--by", "sex", "--out", out, "--folds", 2)
+    done = cli_process(*road, XLA_FLAGS="")
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout.replace("\n", "")
     page = (out / "report.html").read_text()
@@ -57,7 +49,7 @@ def test_the_verbs_one_by_one(tmp_path: Path) -> None:
     steps: list[tuple[object, ...]] = [
         ("simulate", "--patients", 300, "--seed", 1, "--out", hospital),
         ("extract", "mimic-iv", hospital, "--out", records),
-        ("train", records, "--by", "sex", "--out", model, "--labs", 10, "--set", "max_steps=60"),
+        ("train", records, "--by", "sex", "--out", model, "--labs", 10, *SET_TINY),
         ("sample", model, "--plan", plan, "--out", synthetic),
         ("sample", model, "--balance", "--out", tmp_path / "filled"),
         ("evaluate", records, "--by", "sex", "--methods", "original,upsample", *few),
@@ -74,15 +66,19 @@ def test_the_verbs_one_by_one(tmp_path: Path) -> None:
     for folder in (records, model, synthetic, tmp_path / "results"):
         assert cli("inspect", folder).returncode == 0
         assert json.loads(cli("inspect", folder, "--json").stdout)["kind"]
-    again = cli("sample", model, "--plan", plan, "--out", tmp_path / "again")
-    assert again.returncode == 0
+    again = cli_process("sample", model, "--plan", plan, "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
     assert (tmp_path / "again" / "codes.arrow").read_bytes() == (
         synthetic / "codes.arrow"
     ).read_bytes()
 
 
 @pytest.mark.slow
-def test_the_last_training_goes_on_where_it_was_stopped(shared_data: Path, tmp_path: Path) -> None:
+def test_the_last_training_goes_on_where_it_was_stopped(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = GeneratorConfig(**TINY, evaluate_every=10)
+    monkeypatch.setattr(GeneratorConfig, "for_cohort", lambda _: tiny)
     records = eq.read_tables(shared_data / "support2", "support2").take(np.arange(400))
     comparison = Comparison(("sex",), ("original",), ("logistic_regression",), folds=2)
 
@@ -101,7 +97,7 @@ def test_the_last_training_goes_on_where_it_was_stopped(shared_data: Path, tmp_p
 
     assert run("whole")[0] == 1
     with pytest.raises(KeyboardInterrupt):
-        run("stopped", stop=300)
+        run("stopped", stop=30)
     assert not (tmp_path / "stopped").exists()
     assert run("stopped", resume=True)[0] > 1
     weights = [tmp_path / name / "model" / "weights.safetensors" for name in ("whole", "stopped")]
@@ -111,7 +107,7 @@ def test_the_last_training_goes_on_where_it_was_stopped(shared_data: Path, tmp_p
 
 def test_usage_errors_end_with_two(tmp_path: Path) -> None:
     for arguments in (["extract"], ["sing"], ["sample", tmp_path, "--out", tmp_path / "x"]):
-        done = cli(*arguments)
+        done = cli_process(*arguments)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
     done = cli("inspect", tmp_path / "nothing")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import cli
 from equipoise import schema, strict
 
 TABLES = {
@@ -31,12 +30,6 @@ TABLES = {
     "d_icd_diagnoses": "icd_code,icd_version,long_title\nI5023,10,Heart failure\n",
 }
 LAB = "5,2,22,50912,2,\n"
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def write(root: Path, tables: dict[str, str]) -> Path:

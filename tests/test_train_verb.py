@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import polars as pl
 import pytest
 
 import equipoise as eq
+from command import SET_TINY, cli, cli_process, start
 from equipoise import store
 from equipoise.errors import UsageError
 from equipoise.generator import load_generator
@@ -51,23 +51,12 @@ MODEL_FILES = {
 }
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def done(*words: object) -> tuple[int, str]:
-    process = start(*words)
-    out, err = process.communicate()
-    return process.returncode, err or out
-
-
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("train")
-    assert done("simulate", "--patients", 150, "--out", folder / "hospital")[0] == 0
-    assert done("extract", "mimic-iv", folder / "hospital", "--out", folder / "records")[0] == 0
+    hospital = folder / "hospital"
+    assert cli("simulate", "--patients", 150, "--out", hospital).returncode == 0
+    assert cli("extract", "mimic-iv", hospital, "--out", folder / "records").returncode == 0
     return folder / "records"
 
 
@@ -88,17 +77,18 @@ def stopped(process: subprocess.Popen[str], work: Path, by: signal.Signals) -> s
 @pytest.mark.slow
 def test_a_killed_training_goes_on_with_resume(records, tmp_path):
     work = tmp_path / ".model.work"
-    train = ("train", records, "--by", "sex", "--labs", 5, "--set", "max_steps=60")
+    train = ("train", records, "--by", "sex", "--labs", 5, *SET_TINY)
     train = (*train, "--set", "evaluate_every=2", "--set", "patience=100", "--out")
-    assert done(*train, tmp_path / "whole")[0] == 0
+    assert cli(*train, tmp_path / "whole").returncode == 0
     stopped(start(*train, tmp_path / "model"), work, signal.SIGKILL)
     told = stopped(start(*train, tmp_path / "model", "--resume"), work, signal.SIGINT)
     assert f"stopped; what is done stays in {work}" in told
     assert "the same command with --resume goes on" in told
-    status, told = done(*train, tmp_path / "model", "--resume", "--seed", 3)
-    assert (status, "seed was 0, is 3" in told) == (2, True), told
-    status, told = done(*train, tmp_path / "model", "--resume")
-    assert status == 0, told
+    done = cli(*train, tmp_path / "model", "--resume", "--seed", 3)
+    assert done.returncode == 2
+    assert "seed was 0, is 3" in done.stderr
+    done = cli_process(*train, tmp_path / "model", "--resume")
+    assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "whole"]
     assert {path.name for path in (tmp_path / "model").iterdir()} == MODEL_FILES
     for name in MODEL_FILES:
@@ -108,16 +98,17 @@ def test_a_killed_training_goes_on_with_resume(records, tmp_path):
 
 @pytest.mark.slow
 def test_bad_settings_and_bad_likelihoods_leave_nothing(records, tmp_path):
-    train = ("train", records, "--by", "sex", "--labs", 5, "--out", tmp_path / "model", "--set")
+    out = tmp_path / "model"
+    train = ("train", records, "--by", "sex", "--labs", 5, "--out", out, *SET_TINY, "--set")
     for setting, status, told in (
         ("wdith=3", 2, "no setting wdith, but width, layers,"),
         ("width", 2, "want NAME=VALUE"),
         ("width=-3", 2, "column width: want a number above 0; got -3"),
         ("learning_rate=1e30", 1, "finite likelihood"),
     ):
-        assert (got := done(*train, setting))[0] == status, got
-        assert told in got[1].replace("\n", " ")
-        assert "Traceback" not in got[1]
+        done = cli(*train, setting)
+        assert done.returncode == status, done.stderr
+        assert told in done.stderr.replace("\n", " ")
         assert not list(tmp_path.iterdir())
 
 
@@ -137,10 +128,9 @@ def test_weights_are_cut_over_devices_when_asked_for(
     small = ("width=8", "heads=1", "layers=1", "head_hidden=8", "block=16", "max_steps=3")
     train = ("train", records, "--by", "sex", "--labs", 5)
     train = (*train, *(word for setting in small for word in ("--set", setting)), "--out")
-    monkeypatch.setenv("XLA_FLAGS", flags_for(2))
-    for name, asked in (("whole", ()), ("cut", ("--shard-params",))):
-        status, told = done(*train, tmp_path / name, *asked)
-        assert status == 0, told
+    assert cli(*train, tmp_path / "whole").returncode == 0
+    done = cli_process(*train, tmp_path / "cut", "--shard-params", XLA_FLAGS=flags_for(2))
+    assert done.returncode == 0, done.stderr
     one, two = (load_generator(tmp_path / name).params for name in ("whole", "cut"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
     seen = []

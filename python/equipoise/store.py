@@ -221,14 +221,21 @@ def check_seal(folder: Path | str, kind: str) -> dict[str, Any]:
 
 def _seal(manifest: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in manifest.items() if name != "seal"}
-    text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False, default=plain)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys (the same value gives the same bytes)."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    how: dict[str, Any] = {"indent": 2, "sort_keys": True, "ensure_ascii": False}
+    write_text(path, json.dumps(value, allow_nan=False, default=plain, **how) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own, for `json.dumps`, which knows none (seeds of `np.arange`)."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"want what JSON can hold, got {type(value).__name__}")
 
 
 def write_text(path: Path, text: str) -> None:

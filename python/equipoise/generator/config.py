@@ -81,7 +81,10 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            self._check(field.name, getattr(self, field.name))
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # As a grid of settings has them.
+                object.__setattr__(self, field.name, value := value.item())
+            self._check(field.name, value)
         if self.width % self.heads:
             raise _wrong("heads", f"a divisor of the width {self.width}", self.heads)
 

@@ -56,7 +56,8 @@ class Shards:
                     f"{folder} is where the job would be, and holds {min(others)}, which is none "
                     "of it; move it, or choose another --out"
                 )
-            _write_whole(path, json.dumps(job, indent=2, sort_keys=True).encode())
+            text = json.dumps(job, indent=2, sort_keys=True, default=store.plain)
+            _write_whole(path, text.encode())
         elif not resume:
             raise UsageError(
                 f"{folder} holds an unfinished job; --resume goes on with it, --force starts anew"
@@ -126,7 +127,7 @@ class Shards:
 
     @property
     def _digest(self) -> str:
-        text = json.dumps(self.job, sort_keys=True)
+        text = json.dumps(self.job, sort_keys=True, default=store.plain)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _refuse_another(self, found: Mapping[str, Any]) -> None:

@@ -178,7 +178,7 @@ def _claim(path: Path, identity: Mapping[str, Any]) -> None:
     before = store.read_json(path)
     changed = [
         f"{name} was {before.get(name)}, is {now}"
-        for name, now in json.loads(json.dumps(identity)).items()
+        for name, now in json.loads(json.dumps(identity, default=store.plain)).items()
         if before.get(name) != now
     ]
     if changed:

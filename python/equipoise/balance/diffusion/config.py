@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import isfinite
 
+import numpy as np
+
 from equipoise.errors import DataError
 
 
@@ -32,6 +34,8 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # As a grid of settings has them.
+                object.__setattr__(self, field.name, value := value.item())
             whole = field.name != "learning_rate"
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise _wrong(field.name, "a whole number" if whole else "a number", value)
