@@ -164,6 +164,34 @@ def test_a_damaged_folder_is_refused(
         load(tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", ["records", "cohort"])
+def test_a_changed_bit_is_refused_or_changes_a_number(
+    hospital: Path, tmp_path: Path, kind: str
+) -> None:
+    """No other error, and nothing is read beyond an end: lengths, offsets, numbers and types."""
+    records = eq.read_mimic_iv(hospital)
+    vocabulary = records.fit_vocabulary()
+    thing = records if kind == "records" else records.encode(vocabulary)
+    out = thing.save(tmp_path / "out")
+    path = out / ("events.arrow" if kind == "records" else "codes.arrow")
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(3), 0
+    for place, bit in zip(rng.integers(0, len(whole), 200), rng.integers(0, 8, 200), strict=True):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            if kind == "records":
+                found = eq.VisitRecords.load(out)
+                found.encode(found.fit_vocabulary())
+            else:
+                found = eq.Cohort.load(out)
+            found.take(np.arange(len(found))[::-1])
+        except DataError as error:
+            refused += 1
+            assert str(path) in str(error) or "offsets from 0 to" in str(error)
+    assert 20 < refused < 180
+
+
 def test_the_version_and_what_there_is_without_a_verb() -> None:
     done = cli("--version")
     assert (done.returncode, done.stderr) == (0, "")

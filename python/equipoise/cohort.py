@@ -21,6 +21,8 @@ from equipoise.ragged import (
     Columns,
     Nested,
     Offsets,
+    check_numbers,
+    check_offsets,
     joined,
     offsets_of,
     positions,
@@ -63,17 +65,9 @@ class Cohort:
     def __post_init__(self) -> None:
         schema.check_frame(self.subjects, schema.SUBJECTS, "subjects")
         schema.check_frame(self.visits, schema.VISITS, "visits")
-        for name, offsets, rows, values in (
-            ("visit_offsets", self.visit_offsets, len(self.subjects), len(self.visits)),
-            ("code_offsets", self.code_offsets, len(self.visits), len(self.codes)),
-        ):
-            if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != values:
-                raise DataError(
-                    table="cohort",
-                    column=name,
-                    want=f"{rows + 1} offsets from 0 to {values}",
-                    got=f"{len(offsets)} up to {offsets[-1] if len(offsets) else 'none'}",
-                )
+        visits = len(self.visits)
+        check_offsets("cohort", "visit_offsets", self.visit_offsets, len(self.subjects), visits)
+        check_offsets("cohort", "code_offsets", self.code_offsets, visits, len(self.codes))
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -174,23 +168,14 @@ class Cohort:
         if "seal" in store.read_manifest(folder, "cohort"):
             store.check_seal(folder, "cohort")
         path, vocabulary = folder / "codes.arrow", Vocabulary.read(folder)
-        try:
-            lists = read_arrays(path)["codes"]
-            visit_offsets, code_offsets = lists.offsets.to_numpy(), lists.values.offsets.to_numpy()
-            codes = lists.values.values.to_numpy()
-        except (KeyError, AttributeError):
-            raise DataError(table=str(path), want="a cohort's codes", got="others") from None
-        # Whatever is indexed by them would be written to, or read, beyond its end.
-        low, high = (codes.min(), codes.max()) if len(codes) else (0, -1)
-        if low < 0 or high >= len(vocabulary):
-            got = f"columns from {low} to {high}"
-            want = f"columns of the vocabulary, below {len(vocabulary)}"
-            raise DataError(table=str(path), want=want, got=got)
+        lists = read_arrays(path, {"codes": "large_list<item: large_list<item: int32>>"})["codes"]
+        codes = lists.values.values.to_numpy()
+        check_numbers(path, codes, len(vocabulary), "columns of the vocabulary")
         return Cohort(
             subjects=store.read_frame(folder / "subjects.arrow"),
             visits=store.read_frame(folder / "visits.arrow"),
-            visit_offsets=visit_offsets,
-            code_offsets=code_offsets,
+            visit_offsets=lists.offsets.to_numpy(),
+            code_offsets=lists.values.offsets.to_numpy(),
             codes=codes,
             vocabulary=vocabulary,
         )

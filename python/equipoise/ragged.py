@@ -80,12 +80,38 @@ def write_arrays(path: Path, arrays: Mapping[str, pa.Array]) -> None:
         writer.write_batch(batch)
 
 
-def read_arrays(path: Path) -> dict[str, pa.Array]:
-    """Memory-map what `write_arrays` wrote."""
+def read_arrays(path: Path, types: Mapping[str, str]) -> dict[str, pa.Array]:
+    """Memory-map what `write_arrays` wrote: arrays of these Arrow types by name.
+
+    Raises `DataError` if it is damaged, or holds others.
+    """
     import pyarrow as pa
 
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (OSError, ValueError) as error:  # `ArrowInvalid` is one of these.
+        # Offsets that run backwards or beyond the end would be followed there.
+        batch.validate(full=True)
+        arrays = {name: batch.column(name).values for name in batch.schema.names}
+        found = {name: str(array.type) for name, array in arrays.items()}
+    # `ArrowInvalid` is a `ValueError`, and one bit makes a type that Arrow has not built.
+    except (OSError, ValueError, NotImplementedError, AttributeError) as error:
         raise DataError(table=str(path), want="an Arrow file", got=str(error)) from None
-    return {name: batch.column(name).values for name in batch.schema.names}
+    if found != types:
+        raise DataError(table=str(path), want=str(dict(types)), got=str(found))
+    return arrays
+
+
+def check_offsets(table: str, column: str, offsets: Offsets, rows: int, values: int) -> None:
+    """Raise `DataError` unless these are offsets of so many rows into so many values."""
+    if len(offsets) == rows + 1 and offsets[0] == 0 and offsets[-1] == values:
+        return
+    got = f"{len(offsets)} up to {offsets[-1] if len(offsets) else 'none'}"
+    want = f"{rows + 1} offsets from 0 to {values}"
+    raise DataError(table=table, column=column, want=want, got=got)
+
+
+def check_numbers(path: Path, numbers: Columns, below: int, what: str) -> None:
+    """Raise `DataError` for one that is none of `what`: what it indexes ends there."""
+    low, high = (numbers.min(), numbers.max()) if len(numbers) else (0, -1)
+    if low < 0 or high >= below:
+        raise DataError(table=str(path), want=f"{what}, below {below}", got=f"{low} to {high}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,22 +28,39 @@ from equipoise.mixed_reading import read_mixed
 from equipoise.ragged import (
     Columns,
     Offsets,
-    offsets_of,
+    check_numbers,
+    check_offsets,
     positions,
     read_arrays,
     write_arrays,
 )
 from equipoise.reading import Reading, read_side_by_side
-from equipoise.sources.declaration import ID_WORDS, Source, Stays, odd_splits, odd_systems
+from equipoise.sources.declaration import ID_WORDS, Source, odd_splits, odd_systems
 from equipoise.sources.files import check_root
 from equipoise.sources.labels import GIVEN, join_labels
 from equipoise.sources.placing import known_in_time, words_of
 from equipoise.strict import refuse
-from equipoise.tasks import AGE_CUTS, GroupSettings, Task, label_visits, task_named, window_of
+from equipoise.tasks import (
+    AGE_CUTS,
+    GroupSettings,
+    Task,
+    label_subjects,
+    label_visits,
+    task_named,
+    window_of,
+)
 from equipoise.vocabulary import Vocabulary, VocabularySettings
 
 if TYPE_CHECKING:
     from equipoise.sources.meds_codes import MedsSettings
+
+#: The arrays of `events.arrow` and their Arrow types.
+_EVENTS: Final = {
+    "visits": "large_list<item: null>",
+    "codes": "large_list<item: int32>",
+    "labs": "large_list<item: int32>",
+    "lab_values": "double",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +89,12 @@ class VisitRecords:
     ledger: pl.DataFrame
     oddities: Mapping[str, int] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        subjects, visits = len(self.subjects), len(self.visits)
+        check_offsets("records", "visits", self.visit_offsets, subjects, visits)
+        check_offsets("records", "codes", self.code_offsets, visits, len(self.codes))
+        check_offsets("records", "labs", self.lab_offsets, visits, len(self.labs))
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -170,21 +193,27 @@ class VisitRecords:
 
     @staticmethod
     def load(folder: Path | str) -> VisitRecords:
-        """Open saved records; codes and labs stay on disk, memory-mapped."""
+        """Open saved records; codes and labs stay on disk, memory-mapped.
+
+        Raises `DataError` if they are damaged.
+        """
         folder = Path(folder)
         manifest = store.read_manifest(folder, "records")
-        events = read_arrays(folder / "events.arrow")
+        events = read_arrays(path := folder / "events.arrow", _EVENTS)
         frames = {
             name: store.read_frame(folder / f"{name}.arrow")
             for name in ("subjects", "visits", "code_table", "lab_table", "ledger")
         }
+        codes, labs = (events[name].values.to_numpy() for name in ("codes", "labs"))
+        check_numbers(path, codes, len(frames["code_table"]), "rows of the table of codes")
+        check_numbers(path, labs, len(frames["lab_table"]), "rows of the table of labs")
         return VisitRecords(
             **frames,
             visit_offsets=events["visits"].offsets.to_numpy(),
             code_offsets=events["codes"].offsets.to_numpy(),
-            codes=events["codes"].values.to_numpy(),
+            codes=codes,
             lab_offsets=events["labs"].offsets.to_numpy(),
-            labs=events["labs"].values.to_numpy(),
+            labs=labs,
             lab_values=events["lab_values"].to_numpy(),
             oddities=store.read_json(folder / "oddities.json"),
             config=manifest["config"],
@@ -316,21 +345,7 @@ def read_source(
         records = read_records(reading, chosen, Path(labels) if labels else None)
     asked: dict[str, Any] = {"labels": labels, "until": until, "strict": strict}
     asked |= {"attach_by_time": attach_by_time, "age_cuts": age_cuts, "race_table": race_table}
-    return replace(records, config=config_of(source, chosen, asked))
-
-
-def config_of(source: Source, task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of a reading: the source's settings, and options `asked` for."""
-    config: dict[str, Any] = {
-        "source": source.name,
-        "task": task.name,
-        "tables": source.ledgers,
-        "codes": [events.kind for events in source.codes],
-        "lab_key": [list(events.lab) for events in source.values],
-    }
-    told = {name: str(it) if isinstance(it, Path) else it for name, it in asked.items()}
-    told = {name: it for name, it in told.items() if it and it != AGE_CUTS}
-    return config | dict(source.settings) | told
+    return replace(records, config=source.config(chosen, asked))
 
 
 def read_records(reading: Reading, task: Task, labels: Path | None = None) -> VisitRecords:
@@ -346,7 +361,7 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
     left_out = judged.join(labelled, on=schema.VISIT_ID, how="anti")
     reading = replace(reading, left_out=left_out, words=words_of(stays.visits))
     visits = labelled
-    subjects, visit_offsets = _subjects(stays, visits)
+    subjects, visit_offsets = label_subjects(stays.subjects, visits)
     if reading.window is not None:
         stays = known_in_time(stays, visits, reading.window)
     codes, values = read_side_by_side(reading, visits)
@@ -381,18 +396,3 @@ def read_records(reading: Reading, task: Task, labels: Path | None = None) -> Vi
         ledger=ledger,
         oddities={**stays.oddities, **more},
     )
-
-
-def _subjects(stays: Stays, visits: pl.DataFrame) -> tuple[pl.DataFrame, Offsets]:
-    """Subjects in the order of their visits, with the last one's label, and the visits' offsets."""
-    grouped = visits.group_by(schema.SUBJECT_ID, maintain_order=True)
-    lengths = grouped.len()["len"].to_numpy()
-    subjects = grouped.agg(pl.col(schema.LABEL).last())
-    subjects = subjects.join(
-        stays.subjects, on=schema.SUBJECT_ID, how="left", maintain_order="left"
-    )
-    subjects = subjects.with_columns(pl.lit(value=False).alias(schema.SYNTHETIC))
-    if schema.SPLIT not in subjects.columns:
-        subjects = subjects.with_columns(pl.lit(None, pl.String).alias(schema.SPLIT))
-    more = [name for name in stays.subjects.columns if name not in schema.SUBJECTS]
-    return subjects.select(*schema.SUBJECTS, *more), offsets_of(lengths)

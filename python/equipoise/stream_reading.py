@@ -12,7 +12,7 @@ from equipoise import schema
 from equipoise.cores import cores
 from equipoise.errors import UsageError
 from equipoise.reading import Reading
-from equipoise.records import VisitRecords, config_of, read_records
+from equipoise.records import VisitRecords, read_records
 from equipoise.sources.streams import (
     CODES,
     TASK,
@@ -73,7 +73,7 @@ def read_events(
         streams=streams,
     )
     asked = {"until": until, "attach_by_time": attach_by_time, "strict": strict}
-    return replace(read_records(reading, TASK), config=config_of(reading.source, TASK, asked))
+    return replace(read_records(reading, TASK), config=reading.source.config(TASK, asked))
 
 
 def _with_types(stream: ArrowStream) -> ArrowStream:

@@ -15,6 +15,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError, UsageError
+from equipoise.ragged import Offsets, offsets_of
 
 OTHER_RACE: Final = "Other/Unknown"
 #: Age bands of the FairPlay paper: <=18, 19-74, >=75 years.
@@ -134,6 +135,22 @@ def label_visits(
     judged = labelled.with_columns(fate.alias("fate"))
     counts = dict(judged["fate"].value_counts().sort("fate").iter_rows())
     return judged.filter(pl.col("fate") == schema.USED).drop("fate"), counts
+
+
+def label_subjects(known: pl.DataFrame, visits: pl.DataFrame) -> tuple[pl.DataFrame, Offsets]:
+    """Subjects in the order of their visits, with the last one's label, and the visits' offsets.
+
+    `known`: what a source knows of subjects (`Stays.subjects`).
+    """
+    grouped = visits.group_by(schema.SUBJECT_ID, maintain_order=True)
+    lengths = grouped.len()["len"].to_numpy()
+    subjects = grouped.agg(pl.col(schema.LABEL).last())
+    subjects = subjects.join(known, on=schema.SUBJECT_ID, how="left", maintain_order="left")
+    subjects = subjects.with_columns(pl.lit(value=False).alias(schema.SYNTHETIC))
+    if schema.SPLIT not in subjects.columns:
+        subjects = subjects.with_columns(pl.lit(None, pl.String).alias(schema.SPLIT))
+    more = [name for name in known.columns if name not in schema.SUBJECTS]
+    return subjects.select(*schema.SUBJECTS, *more), offsets_of(lengths)
 
 
 def _fate(task: Task) -> pl.Expr | None:

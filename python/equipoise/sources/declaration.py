@@ -13,7 +13,7 @@ import polars as pl
 
 from equipoise import schema
 from equipoise.errors import DataError
-from equipoise.tasks import GroupSettings, Task
+from equipoise.tasks import AGE_CUTS, GroupSettings, Task
 
 DIAGNOSIS: Final = "diagnosis"
 LAB: Final = "lab"
@@ -206,6 +206,19 @@ class Source:
         dictionaries = [event.dictionary.table for event in self.events if event.dictionary]
         names = [*self.stay_tables, *(event.table for event in self.events), *dictionaries]
         return list(dict.fromkeys(names))
+
+    def config(self, task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What the manifest says of a reading: the settings, and options `asked` for."""
+        told = {name: str(it) if isinstance(it, Path) else it for name, it in asked.items()}
+        return {
+            "source": self.name,
+            "task": task.name,
+            "tables": self.ledgers,
+            "codes": [events.kind for events in self.codes],
+            "lab_key": [list(events.lab) for events in self.values],
+            **self.settings,
+            **{name: it for name, it in told.items() if it and it != AGE_CUTS},
+        }
 
 
 def count_outcomes(table: str, judged: pl.DataFrame) -> pl.DataFrame:
