@@ -40,8 +40,7 @@ def cli(*arguments: object) -> Done:
 
 def start(*arguments: object, **env: str) -> subprocess.Popen[str]:
     """Start a verb in a process of its own."""
-    code = "from equipoise.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-m", "equipoise", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env={**os.environ, **env}, **pipes)
 

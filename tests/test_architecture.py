@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "equipoise"
 #: Each tier may import from itself and from those after it.
 TIERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
     ("cli",),
     ("terminal", "options"),
     ("pipeline", "inspection", "sampler"),

@@ -77,18 +77,19 @@ def kill_at(process: subprocess.Popen[str], step: int, later: float) -> int:
 
 @pytest.mark.slow
 def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(tmp_path, cache):
-    finish(start(cache, tmp_path / "none", tmp_path / "whole", "free"))
+    as_users = {"XLA_FLAGS": ""}
+    finish(start(cache, tmp_path / "none", tmp_path / "whole", "free", **as_users))
     rng = np.random.default_rng(2)
     work = tmp_path / "work"
     firsts = []
-    for step in np.sort(rng.choice(np.arange(2, 39), 3, replace=False)):
-        process = start(cache, work, tmp_path / "resumed")
+    for step in np.sort(rng.choice(np.arange(2, 23), 3, replace=False)):
+        process = start(cache, work, tmp_path / "resumed", **as_users)
         firsts.append(kill_at(process, int(step), rng.uniform(0, 0.05)))
         assert not (tmp_path / "resumed").exists()
     assert firsts[0] == 1
     assert firsts == sorted(firsts)
     assert firsts[-1] > 3
-    finish(start(cache, work, tmp_path / "resumed"))
+    finish(start(cache, work, tmp_path / "resumed", **as_users))
     for name in ("weights.safetensors", "metrics.jsonl", "generator.json"):
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "resumed"))
         assert whole.read_bytes() == resumed.read_bytes(), name
@@ -214,7 +215,7 @@ def test_more_devices_give_the_same_losses(tmp_path, cache):
         assert told["devices"] == devices
         losses.append(told["losses"])
     words = (tmp_path / "work", tmp_path / "sharded", "sharded")
-    kill_at(start(cache, *words, devices=4), 20, 0)
+    kill_at(start(cache, *words, devices=4), 12, 0)
     losses.append(finish(start(cache, *words, devices=4))["losses"])
     for other in losses[1:]:
         np.testing.assert_allclose(other, losses[0], rtol=2e-5)

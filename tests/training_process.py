@@ -23,7 +23,7 @@ from toys import toy_cohort
 CONFIG = replace(
     SMALL,
     layers=1,
-    max_steps=40,
+    max_steps=24,
     evaluate_every=3,
     learning_rate=3e-3,
     schedule="cosine",
