@@ -151,13 +151,31 @@ def rewritten(path, change):
     return path
 
 
-def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path):
+def test_a_tensor_larger_than_its_bytes_is_refused():
     """A stride of 0 would make any shape of one element."""
     evil = _Tensor(_Storage("s", np.float32, 1), 0, (1 << 40,), (0,))
-    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
-        archive.writestr("s", np.zeros(1, np.float32).tobytes())
-        with pytest.raises(ValueError, match="made of 1 elements"):
-            _array(archive, evil)
+    with pytest.raises(ValueError, match="made of 1 elements"):
+        _array(evil, np.zeros(1, np.float32).tobytes())
+
+
+def test_a_packed_archive_is_refused_unread(tmp_path):
+    """A few of its bytes could become any number."""
+    path = tmp_path / "packed.pt"
+    packed = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(GOLDEN / "halo.pt") as good, packed as archive:
+        for name in good.namelist():
+            archive.writestr(name, good.read(name))
+    with pytest.raises(DataError, match="packed, which torch.save never does"):
+        read_state(path)
+
+
+def test_tensors_of_one_storage_share_its_bytes(tmp_path):
+    """As tied weights do; a thousand that name one would cost no more."""
+    first, second = (b"X\x01\x00\x00\x00%dq" % storage for storage in (0, 1))
+    state = read_state(rewritten(tmp_path / "tied.pt", lambda it: it.replace(second, first, 1)))
+    visits, places = (state[f"transformer.{name}_embed_mat.weight"] for name in ("vis", "pos"))
+    assert np.shares_memory(visits, places)
+    assert np.array_equal(visits.ravel()[: places.size], places.ravel())
 
 
 def test_an_archive_that_cannot_be_inflated_is_refused(tmp_path):

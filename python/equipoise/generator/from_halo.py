@@ -69,7 +69,7 @@ def from_halo_checkpoint(
         raise
     except KeyError as error:
         raise DataError(table=str(path), want=f"HALO's weights {error}", got="none") from None
-    except (IndexError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         want = "weights of HALO's shapes"
         raise DataError(table=str(path), want=want, got=str(error)) from None
     shapes = outline(len(vocabulary), len(conditions), config)[1]

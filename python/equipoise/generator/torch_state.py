@@ -43,8 +43,9 @@ _STORAGES: Final[Mapping[str, Any]] = {
 def read_state(path: Path | str) -> dict[str, npt.NDArray[Any]]:
     """The tensors of a state dict by name, from safetensors or from `torch.save` (1.6 or later).
 
-    A checkpoint that holds its state dict under "model", as HALO's do, is looked into; nothing else
-    of it is read. Raises `DataError` for anything else, and for a file that asks for other calls.
+    They are views of the bytes that were read, which are no more than the file has. A checkpoint
+    that holds its state dict under "model", as HALO's do, is looked into; nothing else of it is
+    read. Raises `DataError` for anything else, and for a file that asks for other calls.
     """
     path = Path(path)
     try:
@@ -53,11 +54,11 @@ def read_state(path: Path | str) -> dict[str, npt.NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             found = _description(archive)
             state = found.get("model", found)
-            return {
-                name: _array(archive, tensor)
-                for name, tensor in state.items()
-                if isinstance(tensor, _Tensor)
-            }
+            tensors = {name: it for name, it in state.items() if isinstance(it, _Tensor)}
+            # Once each: many tensors may name one of them.
+            files = {tensor.storage.file for tensor in tensors.values()}
+            stored = {file: _read(archive, file) for file in sorted(files)}
+            return {name: _array(it, stored[it.storage.file]) for name, it in tensors.items()}
     except (
         OSError,
         ValueError,
@@ -66,6 +67,7 @@ def read_state(path: Path | str) -> dict[str, npt.NDArray[Any]]:
         AttributeError,
         EOFError,
         IndexError,
+        OverflowError,
         RuntimeError,  # As for an encrypted archive.
         zipfile.BadZipFile,
         zlib.error,
@@ -209,7 +211,7 @@ class _Builder:
 def _description(archive: zipfile.ZipFile) -> Mapping[str, Any]:
     (name,) = (name for name in archive.namelist() if name.count("/") == 1 and "data.pkl" in name)
     builder = _Builder(name.removesuffix("data.pkl"))
-    for opcode, argument, _ in pickletools.genops(archive.read(name)):
+    for opcode, argument, _ in pickletools.genops(_read(archive, name)):
         builder.follow(opcode.name, argument)
     (found,) = builder.stack
     if not isinstance(found, Mapping):
@@ -217,9 +219,15 @@ def _description(archive: zipfile.ZipFile) -> Mapping[str, Any]:
     return found
 
 
-def _array(archive: zipfile.ZipFile, tensor: _Tensor) -> npt.NDArray[Any]:
-    storage = tensor.storage
-    flat = np.frombuffer(archive.read(storage.file), np.dtype(storage.dtype))
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of the archive; raises `ValueError` for a packed one, which may be of any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} packed, which torch.save never does")
+    return archive.read(name)
+
+
+def _array(tensor: _Tensor, stored: bytes) -> npt.NDArray[Any]:
+    flat = np.frombuffer(stored, np.dtype(tensor.storage.dtype))
     ends = [(size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True)]
     inside = min([tensor.offset, *tensor.strides, *tensor.shape], default=0) >= 0
     if not inside or (0 not in tensor.shape and tensor.offset + sum(ends) >= len(flat)):
@@ -227,7 +235,6 @@ def _array(archive: zipfile.ZipFile, tensor: _Tensor) -> npt.NDArray[Any]:
     if prod(tensor.shape) > len(flat):
         raise ValueError(f"a tensor of shape {tensor.shape} made of {len(flat)} elements")
     bytes_apart = [stride * flat.itemsize for stride in tensor.strides]
-    view = np.lib.stride_tricks.as_strided(
+    return np.lib.stride_tricks.as_strided(
         flat[tensor.offset :], tensor.shape, bytes_apart, writeable=False
     )
-    return np.array(view)
