@@ -13,6 +13,8 @@ ISAL_TOOLS := nasm autoreconf libtoolize
 have_isal = $(shell command -v $(ISAL_TOOLS) 2>/dev/null | wc -l | grep -qx 3 && echo isal)
 FEATURES = $(if $(have_isal),--features isal)
 INSTALLED := $(VENV)/.installed
+# With the flags of a Make that runs two things at once it warns that it cannot reach that Make.
+CARGO := MAKEFLAGS= cargo
 # The core with overflow checks and assertions, compiled in pieces; its dependencies as they are.
 CHECKED := $(addprefix --config profile.release.package.equipoise-core., \
 	overflow-checks=true debug-assertions=true codegen-units=16)
@@ -20,7 +22,7 @@ CHECKED := $(addprefix --config profile.release.package.equipoise-core., \
 WANTED = import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")
 # With the workspace's features, so that the crates are those that `build` has made.
-FUZZ = cargo build --release --quiet --workspace $(FEATURES) $(CHECKED) --example fuzz && \
+FUZZ = $(CARGO) build --release --quiet --workspace $(FEATURES) $(CHECKED) --example fuzz && \
 	target/release/examples/fuzz --jobs $(JOBS)
 RUST_SOURCES := $(shell find rust_ext -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 
@@ -72,13 +74,13 @@ all-python:
 	$(MAKE) --no-print-directory test-python
 
 test-rust: build
-	cargo test --release --quiet --workspace $(FEATURES) $(CHECKED)
+	$(CARGO) test --release --quiet --workspace $(FEATURES) $(CHECKED)
 
 test-python: build
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 test-fuzz: build
-	$(FUZZ) --seconds 20
+	$(FUZZ) --seconds 60
 
 fuzz: build ## Two million random mutations of small tables (about 20 minutes): no panic, no wrong count
 	$(FUZZ) --seed $$(date +%s) --count 2000000
@@ -87,7 +89,7 @@ lint: lint-rust lint-python ## Formatting, lints, types, and the stubs of the co
 
 lint-rust: build
 	cargo fmt --check
-	cargo clippy --release --quiet --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) clippy --release --quiet --all-targets $(FEATURES) -- -D warnings
 
 lint-python: build
 	$(BIN)/ruff check .
