@@ -127,8 +127,8 @@ def duckdb(root: Path, suffix: str, out: str | None) -> None:
       from {table("labevents")}{text}
       where hadm_id is not null and isfinite(valuenum::double)
         and hadm_id::bigint in (select visit from stays) group by 1, 2""")
-    db.sql("""create table cuts as
-      select lab, quantile_cont(mean, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) q from means
+    db.sql(f"""create table cuts as
+      select lab, quantile_cont(mean, {TENTHS}) q from means
       where lab in (select lab from means group by 1 order by count(*) desc, lab limit 50)
       group by 1""")
     db.sql("""create table bins as

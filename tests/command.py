@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from unittest.mock import patch
 
@@ -14,18 +13,10 @@ import pytest
 
 from equipoise.cli import main
 
+Done = subprocess.CompletedProcess[str]
 #: A network that is learned in seconds, and how `train` is told of it.
 TINY = {"width": 16, "heads": 1, "layers": 1, "head_hidden": 16, "block": 64, "max_steps": 60}
 SET_TINY = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a verb ended, and what it said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 def cli(*arguments: object) -> Done:
@@ -35,7 +26,7 @@ def cli(*arguments: object) -> Done:
     with asked, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
         main()
     assert isinstance(end.value.code, int)
-    return Done(end.value.code, out.getvalue(), err.getvalue())
+    return Done(arguments, end.value.code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: object, **env: str) -> subprocess.Popen[str]:
@@ -49,4 +40,4 @@ def cli_process(*arguments: object, **env: str) -> Done:
     """Run a verb in a process of its own, as users do."""
     process = start(*arguments, **env)
     said, complained = process.communicate()
-    return Done(process.returncode, said, complained)
+    return Done(arguments, process.returncode, said, complained)

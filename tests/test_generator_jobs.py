@@ -64,7 +64,7 @@ def test_a_job_is_the_same_sample_on_disk(generator, whole):
     assert (sampler["drawn_by"], sampler["instructions"]) == ("core", _core.instructions())
 
 
-def test_numbers_of_numpy_are_as_good_as_pythons(generator, whole, tmp_path):
+def test_numbers_of_numpy_are_as_good_as_pythons(generator, tmp_path):
     """A seed of `np.arange(5)`, say."""
     numbers = {"seed": np.int64(3), "batch": np.int32(5), "shard_subjects": np.int64(20)}
     run_job(generator, PLAN, tmp_path / "one", **numbers, config={"share": np.float64(0.5)})

@@ -109,6 +109,7 @@ def test_bad_settings_and_bad_likelihoods_leave_nothing(records, tmp_path):
         done = cli(*train, setting)
         assert done.returncode == status, done.stderr
         assert told in done.stderr.replace("\n", " ")
+        assert "Traceback" not in done.stderr
         assert not list(tmp_path.iterdir())
 
 
